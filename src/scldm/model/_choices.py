@@ -1,0 +1,38 @@
+"""Checks of plain arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from ._fields import shortened
+
+__all__ = ["chosen", "positive"]
+
+
+def chosen(argument: str, name: Any, known: Collection[str]) -> Any:
+    """Return what a name stands for, or the name itself where ``known`` is not a mapping.
+
+    Raises
+    ------
+    ValueError
+        If the name is not known.
+    """
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(f"`{argument}={name!r}` is not known. Known: {shortened(known)}.")
+    return known[name] if isinstance(known, dict) else name
+
+
+def positive(argument: str, value: Any) -> int:
+    """Return a whole number of 1 or more.
+
+    Raises
+    ------
+    ValueError
+        If it is not one.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"`{argument}={value!r}` must be a whole number of 1 or more.")
+    return int(value)

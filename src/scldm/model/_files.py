@@ -1,0 +1,181 @@
+"""Saving and loading: whole files or none, and data only."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any, Self
+
+import anndata
+import torch
+from anndata import AnnData
+from scvi.model._utils import parse_device_args
+
+from scldm._version import __version__
+
+from ._plain import from_plain, to_plain
+
+__all__ = ["FilesMixin"]
+
+FORMAT = 1
+"""Version of the layout of a saved model; raised when older code could not read a newer file."""
+
+_MODEL_FILE = "model.pt"
+_DATA_FILE = "adata.h5ad"
+
+
+class FilesMixin:
+    """``save`` and ``load``."""
+
+    def save(
+        self,
+        dir_path: str | os.PathLike,
+        prefix: str | None = None,
+        overwrite: bool = False,
+        save_anndata: bool = False,
+        **anndata_write_kwargs: Any,
+    ) -> None:
+        """Save the model.
+
+        The directory gets the files that scvi-tools writes, ``model.pt`` and on request
+        ``adata.h5ad``, but ``model.pt`` holds tensors and plain data only. Everything is written
+        beside the target and moved there when complete, so a failure leaves no half file.
+
+        Parameters
+        ----------
+        dir_path
+            Directory to make.
+        prefix
+            Goes before the names of the files.
+        overwrite
+            Whether to replace what an existing directory holds.
+        save_anndata
+            Whether to save the data with the model.
+        **anndata_write_kwargs
+            For :meth:`anndata.AnnData.write_h5ad`.
+
+        Raises
+        ------
+        FileExistsError
+            If the directory exists and ``overwrite`` is false.
+        """
+        target = Path(dir_path)
+        if target.exists() and not overwrite:
+            raise FileExistsError(f"`dir_path={str(dir_path)!r}` exists; set `overwrite=True`.")
+        prefix = prefix or ""
+        partial = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            torch.save(self._to_file(), partial / f"{prefix}{_MODEL_FILE}")
+            if save_anndata:
+                self._adata_manager_or_raise().adata.write_h5ad(
+                    partial / f"{prefix}{_DATA_FILE}", **anndata_write_kwargs
+                )
+            target.mkdir(exist_ok=True)
+            for file in partial.iterdir():
+                os.replace(file, target / file.name)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    @classmethod
+    def load(
+        cls,
+        dir_path: str | os.PathLike,
+        adata: AnnData | bool | None = None,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+        prefix: str | None = None,
+    ) -> Self:
+        """Load a saved model.
+
+        Parameters
+        ----------
+        dir_path
+            Directory that :meth:`save` made.
+        adata
+            Data to attach, with the genes and keys of the training data. ``None`` takes those
+            saved with the model, if any; ``False`` takes none, which is enough to generate.
+        accelerator, device
+            Where to put the model.
+        prefix
+            Of the names of the files.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no model at ``dir_path``.
+        ValueError
+            If the file is damaged, holds more than data, is of another class or of a newer
+            version, or ``adata`` does not fit.
+        """
+        _, _, torch_device = parse_device_args(
+            accelerator, device, return_device="torch", validate_single_device=True
+        )
+        prefix = prefix or ""
+        attributes, state = cls._from_file(Path(dir_path) / f"{prefix}{_MODEL_FILE}")
+        registry = attributes.pop("registry_")
+        init_params = attributes.pop("init_params_")
+        if adata is None:
+            adata = _saved_data(Path(dir_path) / f"{prefix}{_DATA_FILE}")
+        if adata is False:
+            adata = None
+        else:
+            cls.setup_anndata(adata, source_registry=registry, **registry["setup_args"])
+        kwargs = {**init_params["non_kwargs"], **init_params["kwargs"].get("module_kwargs", {})}
+        model = cls(adata, registry=registry, **kwargs)
+        for name, value in attributes.items():
+            setattr(model, name, value)
+        model.module.load_state_dict(state)
+        model.to_device(torch_device)
+        model.module.eval()
+        return model
+
+    def _to_file(self) -> dict[str, Any]:
+        names = [name for name in vars(self) if name.endswith("_") and not name.endswith("__")]
+        attributes = {name: to_plain(getattr(self, name)) for name in names}
+        attributes |= {"scldm_version_": __version__, "format_": FORMAT}
+        return {
+            "model_state_dict": self.module.state_dict(),
+            "var_names": to_plain(self.var_names),
+            "attr_dict": attributes,
+        }
+
+    @classmethod
+    def _from_file(cls, path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no saved model at {str(path)!r}.")
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            attributes, state = content["attr_dict"], content["model_state_dict"]
+            written_by, file_format = attributes.pop("scldm_version_"), attributes.pop("format_")
+        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{str(path)!r} is not a model that scldm saved: it is damaged, of another "
+                "package, or holds more than data and was not read."
+            ) from error
+        if file_format > FORMAT:
+            raise ValueError(
+                f"{str(path)!r} was saved by scldm {written_by}, which is newer than this one, "
+                f"{__version__}. Upgrade to read it."
+            )
+        attributes = from_plain(attributes)
+        saved_class = attributes["registry_"]["model_name"]
+        if saved_class != cls.__name__:
+            raise ValueError(f"{str(path)!r} holds a {saved_class}, not a {cls.__name__}.")
+        return attributes, state
+
+
+def _saved_data(path: Path) -> AnnData | bool:
+    if path.is_file():
+        return anndata.read_h5ad(path)
+    warnings.warn(
+        "No data were saved with the model and none were given; it is loaded without. Pass "
+        "`adata=False` to say that this is meant.",
+        UserWarning,
+        stacklevel=3,
+    )
+    return False

@@ -1,0 +1,345 @@
+"""From a request to cells."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from scipy import sparse
+from scvi.utils import track
+from torch import Tensor
+from torch.distributions import Distribution
+
+from scldm._version import __version__
+from scldm.diffusion import SAMPLERS, Sampler
+from scldm.module import sample_counts
+
+from ._blocks import BLOCK_SIZE, Stream, blocks, generator, resolved_seed
+from ._choices import chosen, positive
+from ._conditions import Category
+from ._request import Request, complete
+
+__all__ = ["GenerationMixin"]
+
+
+@dataclass
+class _Draw:
+    """A checked order for latents.
+
+    Parameters
+    ----------
+    request
+        The completed conditions.
+    seed, sampler, steps, guidance_scale
+        How to sample.
+    """
+
+    request: Request
+    seed: int
+    sampler: Sampler
+    steps: int
+    guidance_scale: float
+
+    @property
+    def n_cells(self) -> int:
+        return len(self.request.frame)
+
+    def record(self) -> dict[str, Any]:
+        """Return what to write beside the cells."""
+        return {
+            "version": __version__,
+            "seed": self.seed,
+            "sampler": type(self.sampler).__name__.lower(),
+            "steps": self.steps,
+            "guidance_scale": self.guidance_scale,
+            "conditions": dict(self.request.described),
+        }
+
+
+class GenerationMixin:
+    """``generate``, ``sample_latent`` and ``decode``."""
+
+    def generate(
+        self,
+        n_cells: int | None = None,
+        *,
+        seed: int | None = None,
+        batch_size: int = 4096,
+        sampler: str | Sampler = "heun",
+        steps: int | None = None,
+        guidance_scale: float = 1.0,
+        show_progress: bool = False,
+        **conditions: Any,
+    ) -> AnnData:
+        """Generate new cells.
+
+        Parameters
+        ----------
+        n_cells
+            How many. Not needed where a condition has one value for each cell.
+        seed
+            The same seed gives the same cells, whatever the batch size. ``None`` draws one from
+            torch's global state, which ``scvi.settings.seed`` sets; it is recorded.
+        batch_size
+            Cells that are handled at a time, rounded up to whole blocks of 256.
+        sampler
+            One of :data:`scldm.diffusion.SAMPLERS`, or a sampler.
+        steps
+            Steps of the sampler; ``None`` takes its own number.
+        guidance_scale
+            Strength of classifier-free guidance: 1 is none, above 1 makes cells more typical of
+            their conditions and less diverse.
+        show_progress
+            Whether to show a progress bar.
+        **conditions
+            Registered conditions by name: ``cell_type``, ``batch``, ``perturbation``, ``dose``,
+            ``time``, ``spatial``, or a covariate's column. One value holds for all cells, a list
+            or array has one for each. A condition that is left out is drawn from the training
+            cells that match the given ones: those with the same categories and the same numbers,
+            or else the nearest numbers. ``None`` asks for cells regardless of it.
+
+        Returns
+        -------
+        Counts as CSR in ``X``; ``var`` of the training data; in ``obs`` (``obsm`` for
+        coordinates) every registered condition under the user's own name; latents in
+        ``obsm["X_scldm"]``; and how it was made in ``uns["scldm"]``.
+
+        Raises
+        ------
+        ValueError
+            If a condition is not registered, a value not known, or lengths do not agree.
+        RuntimeError
+            If the model is not trained.
+        """
+        batch_size = positive("batch_size", batch_size)
+        draw = self._order(n_cells, conditions, seed, sampler, steps, guidance_scale)
+        decoder = self._decoder_inputs(draw.request.frame)
+        latents, library_sizes, counts = [], [], []
+        all_blocks = list(blocks(draw.n_cells))
+        for block, rows, padded in track(all_blocks, "Generating", disable=not show_progress):
+            z, log_library = self._sample_block(draw, block, padded)
+            inputs = {name: values[padded] for name, values in decoder.items()}
+            x = self._count_block(z, log_library, inputs, draw.seed, block)
+            n = rows.stop - rows.start
+            counts.append(_to_csr(x[:n]))
+            latents.append(z[:n].cpu().numpy())
+            library_sizes.append(log_library[:n, 0].exp().cpu().numpy())
+            if len(counts) * BLOCK_SIZE >= batch_size:
+                counts = [sparse.vstack(counts, format="csr")]
+        adata = AnnData(
+            X=sparse.vstack(counts, format="csr"),
+            obs=pd.DataFrame(index=[f"generated_{i}" for i in range(draw.n_cells)]),
+            var=pd.DataFrame(index=self.var_names) if self.var_ is None else self.var_.copy(),
+        )
+        for condition in self.conditions:
+            condition.write(draw.request.frame, adata)
+        library_size_key = self.registry_["setup_args"]["library_size_key"]
+        if library_size_key is not None:
+            adata.obs[library_size_key] = np.concatenate(library_sizes)
+        adata.obsm["X_scldm"] = np.concatenate(latents)
+        adata.uns["scldm"] = draw.record()
+        return adata
+
+    def sample_latent(
+        self,
+        n_cells: int | None = None,
+        *,
+        seed: int | None = None,
+        sampler: str | Sampler = "heun",
+        steps: int | None = None,
+        guidance_scale: float = 1.0,
+        **conditions: Any,
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Draw latents of new cells without decoding them.
+
+        Parameters
+        ----------
+        n_cells, seed, sampler, steps, guidance_scale, **conditions
+            As in :meth:`generate`; the same seed gives the latents of the cells made there.
+
+        Returns
+        -------
+        Latents, ``(n_cells, n_latent)``, and what belongs to them by argument: the conditions and
+        ``library_size``, so that ``decode(z, **what)`` makes counts of them.
+        """
+        draw = self._order(n_cells, conditions, seed, sampler, steps, guidance_scale)
+        parts = []
+        for block, rows, padded in blocks(draw.n_cells):
+            z, log_library = self._sample_block(draw, block, padded)
+            parts.append(torch.cat([z, log_library.exp()], dim=1)[: rows.stop - rows.start])
+        joined = torch.cat(parts).cpu().numpy()
+        what = {"library_size": joined[:, -1]}
+        for condition in self.conditions:
+            for argument in condition.arguments:
+                values = draw.request.frame[condition.columns(argument)].to_numpy()
+                if not pd.isna(values).any():
+                    what[argument] = values[:, 0] if values.shape[1] == 1 else values
+        return joined[:, :-1], what
+
+    def decode(
+        self,
+        z: np.ndarray,
+        library_size: float | np.ndarray,
+        *,
+        seed: int | None = None,
+        return_mean: bool = False,
+        return_dist: bool = False,
+        **conditions: Any,
+    ) -> sparse.csr_matrix | np.ndarray | Distribution:
+        """Decode latents to counts.
+
+        Parameters
+        ----------
+        z
+            Latents, ``(n, n_latent)``.
+        library_size
+            Library size of all cells or of each.
+        seed
+            Of the draw of counts.
+        return_mean
+            Return the means and draw nothing.
+        return_dist
+            Return the distribution and draw nothing.
+        **conditions
+            As in :meth:`generate`; the decoder uses batch and covariates.
+
+        Returns
+        -------
+        Counts as CSR, ``(n, n_genes)``; or the means; or the distribution.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit, a value is not finite, or a condition is not known.
+        RuntimeError
+            If stage 1 is not trained.
+        """
+        self._require("autoencoder")
+        z = self._checked_latents(z)
+        log_library = _checked_log_library(library_size, len(z))
+        seed = resolved_seed(seed)
+        rng = np.random.default_rng((seed, Stream.REQUEST))
+        request = complete(self.conditions, conditions, len(z), self.training_frame_, rng)
+        inputs = self._decoder_inputs(request.frame)
+        if return_mean or return_dist:
+            dist = self._distribution(z, log_library, inputs)
+            return dist if return_dist else dist.mean.cpu().numpy()
+        parts = []
+        for block, rows, padded in blocks(len(z)):
+            cut = {name: values[padded] for name, values in inputs.items()}
+            x = self._count_block(z[padded], log_library[padded], cut, seed, block)
+            parts.append(_to_csr(x[: rows.stop - rows.start]))
+        return sparse.vstack(parts, format="csr")
+
+    @classmethod
+    def reserved_names(cls) -> set[str]:
+        """Return names that a covariate cannot have, as they mean something in ``generate``."""
+        names = {"cell_type", "batch", "perturbation", "dose", "time", "spatial"}
+        for method in (GenerationMixin.generate, GenerationMixin.decode):
+            names |= set(inspect.signature(method).parameters) - {"self", "conditions"}
+        return names
+
+    def _require(self, stage: str) -> None:
+        if not getattr(self, f"{stage}_trained_"):
+            raise RuntimeError(
+                f"The {stage} is not trained. Call `train()`, or `train_{stage}()` for this stage."
+            )
+
+    def _order(
+        self,
+        n_cells: int | None,
+        given: Mapping[str, Any],
+        seed: int | None,
+        sampler: str | Sampler,
+        steps: int | None,
+        guidance_scale: float,
+    ) -> _Draw:
+        self._require("diffusion")
+        if not isinstance(sampler, Sampler):
+            sampler = chosen("sampler", sampler, SAMPLERS)()
+        steps = sampler.default_steps if steps is None else positive("steps", steps)
+        if not np.isscalar(guidance_scale) or not np.isfinite(guidance_scale):
+            raise ValueError(f"`guidance_scale={guidance_scale!r}` must be a finite number.")
+        seed = resolved_seed(seed)
+        rng = np.random.default_rng((seed, Stream.REQUEST))
+        request = complete(self.conditions, given, n_cells, self.training_frame_, rng)
+        return _Draw(request, seed, sampler, steps, float(guidance_scale))
+
+    @torch.inference_mode()
+    def _sample_block(self, draw: _Draw, block: int, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Return latents and log library sizes of one whole block."""
+        diffusion = self.module.diffusion
+        source = generator(self.device, draw.seed, Stream.LATENT, block)
+        shape = (BLOCK_SIZE, diffusion.n_latent + 1)
+        noise = torch.randn(shape, generator=source, device=self.device)
+        encoded = {
+            name: torch.from_numpy(values[rows]).to(self.device)
+            for name, values in draw.request.encoded.items()
+        }
+        return diffusion.sample(
+            noise, encoded, draw.sampler, draw.steps, draw.guidance_scale, source
+        )
+
+    @torch.inference_mode()
+    def _count_block(
+        self, z: Tensor, log_library: Tensor, inputs: Mapping[str, Tensor], seed: int, block: int
+    ) -> Tensor:
+        """Draw the counts of one whole block, ``(256, n_genes)``."""
+        dist = self._distribution(z, log_library, inputs)
+        return sample_counts(dist, generator(self.device, seed, Stream.COUNTS, block))
+
+    @torch.inference_mode()
+    def _distribution(
+        self, z: Tensor, log_library: Tensor, inputs: Mapping[str, Tensor]
+    ) -> Distribution:
+        self.module.eval()
+        on_device = {name: values.to(self.device) for name, values in inputs.items()}
+        return self.module.autoencoder.decode(
+            z.to(self.device), log_library.to(self.device), **on_device
+        )
+
+    def _decoder_inputs(self, frame: pd.DataFrame) -> dict[str, Tensor]:
+        """Return what the decoder depends on besides latents, one row for each cell."""
+        encoded = {c.name: c for c in self.conditions}
+
+        def codes(name: str) -> Tensor:
+            if name not in encoded or frame[name].isna().any():
+                return torch.zeros(len(frame), 1, dtype=torch.long)
+            return torch.from_numpy(encoded[name].encode(frame)).long()
+
+        covariates = [c for c in self.conditions if c.in_decoder and c.name != "batch"]
+        inputs = {"batch_index": codes("batch"), "labels": codes("cell_type")}
+        for name, kind in (("cat_covs", True), ("cont_covs", False)):
+            parts = [c.encode(frame) for c in covariates if isinstance(c, Category) is kind]
+            if parts:
+                values = torch.from_numpy(np.concatenate(parts, axis=1))
+                inputs[name] = values.long() if kind else values
+        return inputs
+
+    def _checked_latents(self, z: np.ndarray) -> Tensor:
+        z = np.asarray(z, dtype=np.float32)
+        n_latent = self.module.diffusion.n_latent
+        if z.ndim != 2 or z.shape[1] != n_latent or not len(z):
+            raise ValueError(f"`z` has shape {z.shape}, but must be (n_cells, {n_latent}).")
+        if not np.isfinite(z).all():
+            raise ValueError("`z` has NaN or infinite values; finite ones are allowed.")
+        return torch.from_numpy(z)
+
+
+def _checked_log_library(library_size: float | np.ndarray, n: int) -> Tensor:
+    sizes = np.asarray(library_size, dtype=np.float32).reshape(-1, 1)
+    if len(sizes) not in (1, n):
+        raise ValueError(f"`library_size` has {len(sizes)} values for {n} cells.")
+    if not (np.isfinite(sizes) & (sizes > 0)).all():
+        raise ValueError("`library_size` must be above 0 and finite.")
+    return torch.from_numpy(np.log(np.broadcast_to(sizes, (n, 1)).copy()))
+
+
+def _to_csr(counts: Tensor) -> sparse.csr_matrix:
+    return sparse.csr_matrix(counts.cpu().numpy())

@@ -1,0 +1,47 @@
+"""Default sizes and training lengths, by number of cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings that depend on how many cells there are to learn from.
+
+    Parameters
+    ----------
+    n_latent, n_hidden, dropout_rate
+        Of the autoencoder.
+    kl_weight
+        Weight of its KL term.
+    max_epochs
+        Epochs of stage 1.
+    width
+        Width of the denoiser.
+    max_steps
+        Optimiser steps of stage 2.
+    """
+
+    n_latent: int
+    n_hidden: int
+    dropout_rate: float
+    kl_weight: float
+    max_epochs: int
+    width: int
+    max_steps: int
+
+    @classmethod
+    def for_cells(cls, n_cells: int) -> Recipe:
+        """Return the settings for a number of cells."""
+        return cls(
+            n_latent=16,
+            n_hidden=128 if n_cells < 4000 else 256,
+            dropout_rate=0.1,
+            kl_weight=0.1,
+            max_epochs=int(max(10, min(400, round(400_000 / n_cells)))),
+            width=128,
+            max_steps=4000,
+        )

@@ -1,0 +1,160 @@
+r"""The count autoencoder: scvi-tools' VAE, started where its dispersions can be learned.
+
+.. math:: x_{ng} \sim \mathrm{NB}(\mu_{ng}, \theta_{ng}), \qquad
+          \mu_{ng} = l_n f_g(z_n, s_n), \qquad \mathrm{Var} = \mu + \mu^2 / \theta
+
+With an optimiser step of 1e-3 a log-dispersion moves by about one in a thousand steps, while
+genes differ by more than five: started at random, most are never reached, and sampled counts are
+far too noisy. So each gene starts at its moment estimate, and dispersions get a learning rate of
+their own in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from scvi import REGISTRY_KEYS
+from scvi.module import VAE
+from scvi.module._constants import MODULE_KEYS
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+__all__ = ["CountAutoencoder", "moment_dispersion"]
+
+
+def moment_dispersion(
+    scale: Tensor, sum_x2: Tensor, sum_xl: Tensor, sum_l: float, sum_l2: float
+) -> Tensor:
+    r"""Estimate each gene's inverse dispersion by moments, given the library sizes.
+
+    With :math:`\mu_{ng} = l_n p_g`, setting
+    :math:`\sum_n (x_{ng} - \mu_{ng})^2 = \sum_n \mu_{ng} + \mu_{ng}^2 / \theta_g` gives
+
+    .. math:: \theta_g = \frac{p_g^2 \sum_n l_n^2}
+              {\sum_n x_{ng}^2 - 2 p_g \sum_n l_n x_{ng} + p_g^2 \sum_n l_n^2 - p_g \sum_n l_n}
+
+    Genes no more variable than a Poisson get the upper bound.
+
+    Parameters
+    ----------
+    scale
+        Share p of each gene in the library, ``(n_genes,)``.
+    sum_x2, sum_xl
+        Sums over cells of squared counts and of counts times library size, ``(n_genes,)``.
+    sum_l, sum_l2
+        Sums over cells of library sizes and of their squares.
+
+    Returns
+    -------
+    Inverse dispersions between 0.01 and 1000, ``(n_genes,)``.
+    """
+    mean_square = scale.square() * sum_l2
+    excess = sum_x2 - 2 * scale * sum_xl + mean_square - scale * sum_l
+    theta = mean_square / excess
+    return torch.where((excess <= 0) | ~theta.isfinite(), torch.inf, theta).clamp(1e-2, 1e3)
+
+
+class CountAutoencoder(VAE):
+    """Variational autoencoder of counts.
+
+    The parameters are those of :class:`scvi.module.VAE`, under the same names, so the weights of
+    a trained :class:`scvi.model.SCVI` fit.
+
+    References
+    ----------
+    Lopez et al. (2018), *Deep generative modeling for single-cell transcriptomics*, Nature
+    Methods 15:1053.
+    """
+
+    def start_from_moments(self, scale: Tensor, theta: Tensor) -> None:
+        """Start the decoder at the data's gene means and dispersions.
+
+        Parameters
+        ----------
+        scale
+            Share of each gene in the library, ``(n_genes,)``.
+        theta
+            Inverse dispersion of each gene, ``(n_genes,)``.
+        """
+        log_theta = theta.log()
+        with torch.no_grad():
+            self._scale_head.bias.copy_(scale.clamp_min(1e-7).log())
+            if self.dispersion == "gene":
+                self.px_r.copy_(log_theta)
+            elif self.dispersion == "gene-cell":
+                self.decoder.px_r_decoder.bias.copy_(log_theta)
+                self.decoder.px_r_decoder.weight.mul_(0.1)
+            else:
+                self.px_r.copy_(log_theta.unsqueeze(1).expand_as(self.px_r))
+            # a zero needs no inflation to begin with
+            self.decoder.px_dropout_decoder.bias.fill_(-3.0)
+
+    @property
+    def _scale_head(self) -> nn.Linear:
+        return self.decoder.px_scale_decoder[0]
+
+    def dispersion_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that set the dispersion."""
+        if self.dispersion == "gene-cell":
+            yield from self.decoder.px_r_decoder.parameters()
+        else:
+            yield self.px_r
+
+    def encode(self, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the posterior's mean and variance and the log library size of each cell.
+
+        Parameters
+        ----------
+        tensors
+            A minibatch of scvi-tools' loaders.
+
+        Returns
+        -------
+        ``(n, n_latent)``, ``(n, n_latent)`` and ``(n, 1)``.
+        """
+        outputs = self.inference(**self._get_inference_input(tensors))
+        posterior = outputs[MODULE_KEYS.QZ_KEY]
+        if self.use_size_factor_key:
+            log_library = tensors[REGISTRY_KEYS.SIZE_FACTOR_KEY].to(posterior.loc).log()
+        else:
+            log_library = outputs[MODULE_KEYS.LIBRARY_KEY]
+        return posterior.loc, posterior.scale.square(), log_library
+
+    def decode(
+        self,
+        z: Tensor,
+        log_library: Tensor,
+        batch_index: Tensor,
+        cat_covs: Tensor | None = None,
+        cont_covs: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> Distribution:
+        """Return the distribution of the counts of each cell.
+
+        Parameters
+        ----------
+        z
+            Latents, ``(n, n_latent)``.
+        log_library
+            Natural log of the library size, ``(n, 1)``.
+        batch_index, labels
+            Codes of batch and cell type, ``(n, 1)``; types matter only to ``"gene-label"``
+            dispersions.
+        cat_covs, cont_covs
+            Codes and values of further covariates, ``(n, k)`` each.
+
+        Returns
+        -------
+        A distribution with batch shape ``(n, n_genes)``.
+        """
+        outputs = self.generative(
+            z=z,
+            library=log_library,
+            size_factor=log_library,
+            batch_index=batch_index,
+            cat_covs=cat_covs,
+            cont_covs=cont_covs,
+            y=labels,
+        )
+        return outputs[MODULE_KEYS.PX_KEY]

@@ -1,0 +1,62 @@
+"""Autoencoder and latent diffusion as one scvi-tools module."""
+
+from __future__ import annotations
+
+from scvi.module.base import BaseModuleClass, LossOutput
+
+from ._autoencoder import CountAutoencoder
+from ._latent_diffusion import LatentDiffusion
+
+__all__ = ["SCLDMModule"]
+
+
+class SCLDMModule(BaseModuleClass):
+    """Holds the two stages; to scvi-tools' methods it behaves as its autoencoder.
+
+    Parameters
+    ----------
+    autoencoder
+        Stage 1.
+    diffusion
+        Stage 2, on the latents of stage 1.
+    """
+
+    def __init__(self, autoencoder: CountAutoencoder, diffusion: LatentDiffusion) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.diffusion = diffusion
+
+    @property
+    def gene_likelihood(self) -> str:
+        return self.autoencoder.gene_likelihood
+
+    @property
+    def latent_distribution(self) -> str:
+        return self.autoencoder.latent_distribution
+
+    def _get_inference_input(self, tensors, **kwargs):
+        return self.autoencoder._get_inference_input(tensors, **kwargs)
+
+    def _get_generative_input(self, tensors, inference_outputs, **kwargs):
+        return self.autoencoder._get_generative_input(tensors, inference_outputs, **kwargs)
+
+    def inference(self, *args, **kwargs):
+        """Run the encoder, see :meth:`scvi.module.VAE.inference`."""
+        return self.autoencoder.inference(*args, **kwargs)
+
+    # `transform_batch` is named because scvi-tools looks for it in the signature
+    def generative(self, *args, transform_batch=None, **kwargs):
+        """Run the decoder, see :meth:`scvi.module.VAE.generative`."""
+        return self.autoencoder.generative(*args, transform_batch=transform_batch, **kwargs)
+
+    def loss(self, *args, **kwargs) -> LossOutput:
+        """Return the autoencoder's loss, see :meth:`scvi.module.VAE.loss`."""
+        return self.autoencoder.loss(*args, **kwargs)
+
+    def sample(self, *args, **kwargs):
+        """Draw from the posterior predictive, see :meth:`scvi.module.VAE.sample`."""
+        return self.autoencoder.sample(*args, **kwargs)
+
+    def marginal_ll(self, *args, **kwargs):
+        """Estimate the marginal log-likelihood, see :meth:`scvi.module.VAE.marginal_ll`."""
+        return self.autoencoder.marginal_ll(*args, **kwargs)

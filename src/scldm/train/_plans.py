@@ -1,0 +1,154 @@
+"""How each stage is optimised."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from scvi.train import TrainingPlan
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+from scldm.module import CountAutoencoder, LatentDiffusion
+
+__all__ = ["AutoencoderPlan", "DiffusionPlan"]
+
+
+def _each_step(scheduler: LRScheduler) -> dict[str, Any]:
+    return {"scheduler": scheduler, "interval": "step"}
+
+
+class AutoencoderPlan(TrainingPlan):
+    """scvi-tools' plan with a one-cycle schedule and a learning rate for dispersions.
+
+    Parameters
+    ----------
+    module
+        The autoencoder.
+    dispersion_lr
+        Peak learning rate of the parameters that set the dispersion. They are logarithms that
+        must travel far, so their rate is well above the networks'.
+    max_kl_weight
+        Weight of the KL term after its warm-up.
+    **kwargs
+        For :class:`scvi.train.TrainingPlan`; ``lr`` is the networks' peak learning rate.
+    """
+
+    module: CountAutoencoder
+
+    def __init__(
+        self,
+        module: CountAutoencoder,
+        *,
+        dispersion_lr: float = 3e-2,
+        max_kl_weight: float = 1.0,
+        n_epochs_kl_warmup: int | None = None,
+        n_steps_kl_warmup: int | None = 400,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            module,
+            max_kl_weight=max_kl_weight,
+            n_epochs_kl_warmup=n_epochs_kl_warmup,
+            n_steps_kl_warmup=n_steps_kl_warmup,
+            **kwargs,
+        )
+        self.dispersion_lr = dispersion_lr
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Return AdamW with one group for the networks and one for the dispersions."""
+        dispersion = list(self.module.dispersion_parameters())
+        names = {id(parameter) for parameter in dispersion}
+        networks = [
+            parameter
+            for parameter in self.module.parameters()
+            if parameter.requires_grad and id(parameter) not in names
+        ]
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": networks, "weight_decay": self.weight_decay},
+                {"params": dispersion, "weight_decay": 0.0},
+            ],
+            lr=self.lr,
+            eps=self.eps,
+        )
+        scheduler = OneCycleLR(
+            optimizer,
+            max_lr=[self.lr, self.dispersion_lr],
+            total_steps=int(self.trainer.estimated_stepping_batches),
+            pct_start=0.1,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": _each_step(scheduler)}
+
+
+class DiffusionPlan(pl.LightningModule):
+    """Trains the denoiser on cached latents and keeps the average of its weights.
+
+    Latents are drawn anew from their posteriors at each step, so the denoiser learns the
+    aggregate posterior and not a fixed set of points.
+
+    Parameters
+    ----------
+    diffusion
+        The latent diffusion, its standardisation already fitted.
+    lr
+        Peak learning rate; it warms up over the first twentieth and falls to nearly zero.
+    weight_decay
+        Of AdamW.
+    """
+
+    def __init__(
+        self, diffusion: LatentDiffusion, *, lr: float = 1e-3, weight_decay: float = 1e-2
+    ) -> None:
+        super().__init__()
+        self.diffusion = diffusion
+        self.lr = lr
+        self.weight_decay = weight_decay
+
+    def _draw(self, minibatch: dict[str, Any], generator: torch.Generator | None) -> Tensor:
+        mean, variance = minibatch["mean"], minibatch["variance"]
+        noise = torch.randn(mean.shape, device=mean.device, generator=generator)
+        z = mean + variance.sqrt() * noise
+        return self.diffusion.standardise(z, minibatch["log_library"])
+
+    def training_step(self, minibatch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Return the mean loss of a minibatch."""
+        x_0 = self._draw(minibatch, None)
+        loss = self.diffusion.loss(x_0, minibatch["conditions"]).mean()
+        self._log("diffusion_loss_train", loss, len(x_0))
+        return loss
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Update the averaged weights."""
+        self.diffusion.update_average()
+
+    def validation_step(self, minibatch: dict[str, Any], batch_idx: int) -> None:
+        """Log the loss of the averaged weights, on the same draws every time."""
+        generator = torch.Generator(self.device).manual_seed(batch_idx)
+        x_0 = self._draw(minibatch, generator)
+        loss = self.diffusion.validation_loss(x_0, minibatch["conditions"], generator).mean()
+        self._log("diffusion_loss_validation", loss, len(x_0))
+
+    def _log(self, name: str, value: Tensor, n_cells: int) -> None:
+        self.log(
+            name,
+            value,
+            on_step=False,
+            on_epoch=True,
+            prog_bar=True,
+            batch_size=n_cells,
+            sync_dist=self.trainer.world_size > 1,
+        )
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Return AdamW on a one-cycle schedule over all steps."""
+        parameters = self.diffusion.trained.parameters()
+        optimizer = torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
+        scheduler = OneCycleLR(
+            optimizer,
+            max_lr=self.lr,
+            total_steps=int(self.trainer.estimated_stepping_batches),
+            pct_start=0.05,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": _each_step(scheduler)}
