@@ -9,8 +9,6 @@ Rounding moves :math:`v` by at most :math:`\delta = 5 \cdot 10^{-4}`, hence the 
 :math:`\delta (c + n / 10^4)`, which is below 0.13 here: the nearest integer is the count.
 """
 
-import warnings
-
 import numpy as np
 import scanpy as sc
 from anndata import AnnData
@@ -51,10 +49,7 @@ def pbmc68k() -> AnnData:
     Zheng et al. (2017). Massively parallel digital transcriptional profiling of single cells.
     Nature Communications 8:14049.
     """
-    with warnings.catch_warnings():
-        # The file that scanpy carries is older than anndata's present format, and it says so.
-        warnings.simplefilter("ignore")
-        source = sc.datasets.pbmc68k_reduced()
+    source = sc.datasets.pbmc68k_reduced()
     total = source.obs["n_counts"].to_numpy(dtype=np.float64)
     obs = source.obs[["phase", "louvain"]].copy()
     obs.insert(0, "cell_type", source.obs["bulk_labels"].astype("category"))

@@ -137,21 +137,37 @@ class NetworkDenoiser(Denoiser):
         The schedule that noised the training data.
     parametrisation
         What the network predicts.
+    n_dims
+        Number of dimensions of the data, for the bound below.
+
+    Attributes
+    ----------
+    bound
+        Largest absolute value of the estimate in each dimension, ``(n_dims,)``; infinite until it
+        is set. It matters at high noise, where a small error of the network means a large one of
+        the data (Saharia et al. 2022, section 2.3, static thresholding).
     """
 
+    bound: Tensor
+
     def __init__(
-        self, network: nn.Module, schedule: Schedule, parametrisation: Parametrisation
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        parametrisation: Parametrisation,
+        n_dims: int = 1,
     ) -> None:
         super().__init__(schedule)
         self.network = network
         self.parametrisation = parametrisation
+        self.register_buffer("bound", torch.full((n_dims,), torch.inf))
 
     def forward(
         self, x_t: Tensor, t: Tensor, conditions: Mapping[str, Any] | None = None
     ) -> Tensor:
         alpha, sigma = self.scales(t, x_t)
         output = self.network(x_t, t.to(x_t).expand(len(x_t)), conditions)
-        return self.parametrisation.clean(output, x_t, alpha, sigma)
+        return self.parametrisation.clean(output, x_t, alpha, sigma).clamp(-self.bound, self.bound)
 
     def loss(
         self, x_0: Tensor, t: Tensor, eps: Tensor, conditions: Mapping[str, Any] | None = None
@@ -177,6 +193,9 @@ class GaussianDenoiser(Denoiser):
     mean, std
         Mean and standard deviation of the data, ``(d,)``.
     """
+
+    mean: Tensor
+    variance: Tensor
 
     def __init__(self, schedule: Schedule, mean: Tensor, std: Tensor) -> None:
         super().__init__(schedule)

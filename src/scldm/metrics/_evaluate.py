@@ -103,7 +103,8 @@ def evaluate(
     Warns
     -----
     UserWarning
-        If generated values are not integers, or ``real`` and ``real_train`` share cell names.
+        If generated values are not integers, ``real`` and ``real_train`` share cell names, or a
+        cell has a label that no training cell has and is left out of ``label_f1``.
 
     Notes
     -----
@@ -111,44 +112,40 @@ def evaluate(
     are therefore told from test cells by ``auc_pcs`` and ``w2`` where ``auc_genes`` sees none of
     it.
     """
-    test_counts = counts_of(real, layer, "real")
-    require_integers(test_counts, "real")
-    generated = align_genes(real, generated, "generated")
-    new_counts = _generated_counts(generated, layer)
-    rng = np.random.default_rng(seed)
-    sizes = (generated.n_obs, max_cells, rng)
-    if real_train is None:
-        train, train_counts = real, test_counts
-        split = split_one(real.n_obs, *sizes)
-    else:
+    train_name = "real" if real_train is None else "real_train"
+    if real_train is not None:
         _warn_of_shared_cells(real, real_train)
-        train = align_genes(real, real_train, "real_train")
-        train_counts = counts_of(train, layer, "real_train")
-        require_integers(train_counts, "real_train")
-        split = split_held_out(real.n_obs, train.n_obs, *sizes)
+    train = real if real_train is None else align_genes(real, real_train, train_name)
+    generated = align_genes(real, generated, "generated")
+    test_counts = _real_counts(real, layer, "real")
+    train_counts = test_counts if train is real else _real_counts(train, layer, train_name)
+    new_counts = _generated_counts(generated, layer)
+    named = ((real, "real"), (train, train_name), (generated, "generated"))
+    labels = None if groupby is None else [labels_of(a, groupby, name) for a, name in named]
 
+    rng = np.random.default_rng(seed)
+    if real_train is None:
+        split = split_one(real.n_obs, generated.n_obs, max_cells, rng)
+    else:
+        split = split_held_out(real.n_obs, train.n_obs, generated.n_obs, max_cells, rng)
+    new_rows = draw(generated.n_obs, len(split.test), rng)
     projection = Projection(n_pcs, seed=seed).fit(train_counts[split.projection])
-    new = draw(generated.n_obs, len(split.test), rng)
     test = Cells.of(test_counts[split.test], projection)
-    samples = {
-        FLOOR: Cells.of(train_counts[split.floor], projection),
-        GENERATED: Cells.of(new_counts[new], projection),
-    }
-    options = Options(seed, n_jobs)
-    table = pd.DataFrame({name: row(test, cells, options) for name, cells in samples.items()}).T
-    table.insert(0, "n_cells", len(split.test))
-    if groupby is not None:
+    floor = Cells.of(train_counts[split.floor], projection)
+    new = Cells.of(new_counts[new_rows], projection)
+
+    label_f1 = {}
+    if labels is not None:
         known = np.concatenate([split.floor, split.projection])
-        fidelity = LabelFidelity(seed=seed).fit(
-            projection.transform(train_counts[known]),
-            labels_of(train, groupby, "real_train" if real_train is not None else "real")[known],
-        )
-        table["label_f1"] = [
-            fidelity.score(test.pcs, labels_of(real, groupby, "real")[split.test]),
-            fidelity.score(
-                samples[GENERATED].pcs, labels_of(generated, groupby, "generated")[new]
-            ),
-        ]
+        fidelity = LabelFidelity(seed=seed)
+        fidelity.fit(projection.transform(train_counts[known]), labels[1][known])
+        ceiling = _label_f1(fidelity, test, labels[0][split.test], "real")
+        made = _label_f1(fidelity, new, labels[2][new_rows], "generated")
+        label_f1 = {"label_f1": [ceiling, made]}
+    options = Options(seed, n_jobs)
+    rows = [row(test, floor, options), row(test, new, options)]
+    table = pd.DataFrame(rows, index=[FLOOR, GENERATED]).assign(**label_f1)
+    table.insert(0, "n_cells", len(split.test))
     return table
 
 
@@ -237,6 +234,12 @@ def align_genes(real: AnnData, other: AnnData, name: str) -> AnnData:
     return other[:, real.var_names]
 
 
+def _real_counts(adata: AnnData, layer: str | None, name: str) -> sparse.csr_matrix:
+    counts = counts_of(adata, layer, name)
+    require_integers(counts, name)
+    return counts
+
+
 def _generated_counts(generated: AnnData, layer: str | None) -> sparse.csr_matrix:
     present = layer if layer in generated.layers else None
     counts = counts_of(generated, present, "generated")
@@ -247,6 +250,18 @@ def _generated_counts(generated: AnnData, layer: str | None) -> sparse.csr_matri
             stacklevel=3,
         )
     return counts
+
+
+def _label_f1(fidelity: LabelFidelity, cells: Cells, labels: NDArray[np.str_], name: str) -> float:
+    """Score of the cells whose label occurs in training cells; rare types may miss there."""
+    known = np.isin(labels, fidelity.labels_)
+    if not known.all():
+        warnings.warn(
+            f"{np.sum(~known)} cells of `{name}` are left out of `label_f1`, since no training "
+            f"cell has their label: {sorted(set(labels[~known].tolist()))}.",
+            stacklevel=3,
+        )
+    return fidelity.score(cells.pcs[known], labels[known]) if known.any() else float("nan")
 
 
 def _warn_of_shared_cells(real: AnnData, real_train: AnnData) -> None:

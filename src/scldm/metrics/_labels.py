@@ -24,6 +24,11 @@ class LabelFidelity:
     seed
         Seed of the solver.
 
+    Attributes
+    ----------
+    labels_
+        The labels that were learned.
+
     Notes
     -----
     The classifier is a logistic regression on standardised columns.
@@ -49,9 +54,12 @@ class LabelFidelity:
         """
         truth = np.asarray(labels).astype(str)
         if len(np.unique(truth)) < 2:
-            raise ValueError(f"There is one label only, {truth[0]!r}, and nothing to tell apart.")
+            raise ValueError(
+                f"There is one label only, {str(truth[0])!r}, and nothing to tell apart."
+            )
         model = LogisticRegression(max_iter=1000, random_state=self.seed)
         self.classifier_ = make_pipeline(StandardScaler(), model).fit(x, truth)
+        self.labels_ = self.classifier_.classes_.tolist()
         return self
 
     def score(self, x: ArrayLike, labels: ArrayLike) -> float:
@@ -70,10 +78,9 @@ class LabelFidelity:
             If a label was not among those learned.
         """
         truth = np.asarray(labels).astype(str)
-        known = self.classifier_.classes_.tolist()
-        unknown = sorted(set(truth.tolist()) - set(known))
+        unknown = sorted(set(truth.tolist()) - set(self.labels_))
         if unknown:
-            raise ValueError(f"{unknown[0]!r} is not a known label. Known: {known}.")
+            raise ValueError(f"{unknown[0]!r} is not a known label. Known: {self.labels_}.")
         predicted = self.classifier_.predict(x)
         # Without `labels`, a single cell taken for a type that was not asked for would add a
         # whole class with a score of zero.

@@ -1,8 +1,8 @@
 """Blocks of cells that share a random stream and a pass through the networks.
 
 Random numbers and arithmetic are laid out in blocks of one size, the last one padded, so that
-generated cells depend on the seed alone: not on the batch size, nor on how many cells follow, nor
-on torch's global random state.
+the same request with the same seed gives the same cells, whatever the batch size and torch's
+global random state.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -238,7 +239,7 @@ class GenerationMixin:
         return sparse.vstack(parts, format="csr")
 
     @classmethod
-    def reserved_names(cls) -> set[str]:
+    def _reserved_names(cls) -> set[str]:
         """Return names that a covariate cannot have, as they mean something in ``generate``."""
         names = {"cell_type", "batch", "perturbation", "dose", "time", "spatial"}
         for method in (GenerationMixin.generate, GenerationMixin.decode):
@@ -264,7 +265,7 @@ class GenerationMixin:
         if not isinstance(sampler, Sampler):
             sampler = chosen("sampler", sampler, SAMPLERS)()
         steps = sampler.default_steps if steps is None else positive("steps", steps)
-        if not np.isscalar(guidance_scale) or not np.isfinite(guidance_scale):
+        if not isinstance(guidance_scale, Real) or not np.isfinite(guidance_scale):
             raise ValueError(f"`guidance_scale={guidance_scale!r}` must be a finite number.")
         seed = resolved_seed(seed)
         rng = np.random.default_rng((seed, Stream.REQUEST))

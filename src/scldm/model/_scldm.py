@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Literal
 
 import pandas as pd
+
+# scvi-tools 1.4 prints setups with it, but relies on others to import it
+import rich.pretty  # noqa: F401
 from anndata import AnnData
 from scvi.data import AnnDataManager
 from scvi.model import SCVI
@@ -33,8 +35,6 @@ from ._recipe import Recipe
 from ._training import TrainingMixin
 
 __all__ = ["SCLDM"]
-
-logger = logging.getLogger(__name__)
 
 
 class SCLDM(FilesMixin, GenerationMixin, TrainingMixin, RNASeqMixin, VAEMixin, BaseModelClass):
@@ -334,7 +334,7 @@ class SCLDM(FilesMixin, GenerationMixin, TrainingMixin, RNASeqMixin, VAEMixin, B
 
     @staticmethod
     def _check_covariate_names(*covariates: list[str] | None) -> None:
-        taken = GenerationMixin.reserved_names()
+        taken = GenerationMixin._reserved_names()
         for keys in covariates:
             if isinstance(keys, str):
                 raise TypeError(

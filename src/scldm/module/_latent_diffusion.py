@@ -51,6 +51,10 @@ class LatentDiffusion(nn.Module):
     averaged weights.
     """
 
+    shift: Tensor
+    scale: Tensor
+    n_averaged: Tensor
+
     def __init__(
         self,
         network: nn.Module,
@@ -66,14 +70,14 @@ class LatentDiffusion(nn.Module):
         self.times = times
         self.condition_dropout = condition_dropout
         self.ema_decay = ema_decay
-        self.trained = NetworkDenoiser(network, schedule, parametrisation)
+        self.trained = NetworkDenoiser(network, schedule, parametrisation, n_latent + 1)
         self.averaged = deepcopy(self.trained).requires_grad_(False)
         self.register_buffer("shift", torch.zeros(n_latent + 1))
         self.register_buffer("scale", torch.ones(n_latent + 1))
         self.register_buffer("n_averaged", torch.zeros((), dtype=torch.long))
 
     def fit_standardisation(self, mean: Tensor, variance: Tensor, log_library: Tensor) -> None:
-        """Set shift and scale to the moments of latents drawn from the posteriors.
+        """Set shift and scale to the moments of latents drawn from the posteriors, and bounds.
 
         Parameters
         ----------
@@ -88,6 +92,11 @@ class LatentDiffusion(nn.Module):
         # a dimension without spread is left as it is
         spread = (x.var(0, correction=0) + within).sqrt()
         self.scale.copy_(torch.where(spread > 1e-6, spread, 1.0))
+        # half as far again as any cell's mean, and never within the bulk of the posteriors
+        reach = ((x - self.shift) / self.scale).abs().amax(0)
+        bound = torch.maximum(1.5 * reach, torch.full_like(reach, 4.0))
+        self.trained.bound.copy_(bound)
+        self.averaged.bound.copy_(bound)
 
     def standardise(self, z: Tensor, log_library: Tensor) -> Tensor:
         """Join latents and log library sizes into the diffused vector, ``(n, n_latent + 1)``."""
@@ -131,8 +140,6 @@ class LatentDiffusion(nn.Module):
         torch._foreach_lerp_(
             list(self.averaged.parameters()), list(self.trained.parameters()), 1 - decay
         )
-        for kept, new in zip(self.averaged.buffers(), self.trained.buffers(), strict=True):
-            kept.copy_(new)
         self.n_averaged += 1
 
     def denoiser(self, guidance_scale: float = 1.0) -> Denoiser:

@@ -22,6 +22,8 @@ __all__ = ["AdaLNMLP"]
 class TimeEmbedder(nn.Module):
     """Sinusoids of the diffusion time, as in Ho et al. (2020), then a small network."""
 
+    frequencies: Tensor
+
     def __init__(self, width: int, n_frequencies: int = 64) -> None:
         super().__init__()
         exponents = torch.linspace(0, 1, n_frequencies)

@@ -7,6 +7,7 @@ case, which is what classifier-free guidance trains and uses.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -61,7 +62,7 @@ def drop_at_random(
     }
 
 
-class _Embedder(nn.Module):
+class _Embedder(nn.Module, ABC):
     """Shared by the embedders: the learned vector of a condition that is not given."""
 
     def __init__(self, width: int) -> None:
@@ -74,8 +75,9 @@ class _Embedder(nn.Module):
         # the stand-in keeps NaN out of the gradient of the branch that is not taken
         return torch.where(absent, self.absent, self.embed(value.masked_fill(absent, 0.0)))
 
+    @abstractmethod
     def embed(self, value: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Embed values that are given, ``(n, k)``."""
 
 
 class CategoryEmbedder(_Embedder):
@@ -94,6 +96,7 @@ class CategoryEmbedder(_Embedder):
         self.vectors = nn.Embedding(n_categories, width)
 
     def embed(self, value: Tensor) -> Tensor:
+        """Embed values that are given, ``(n, k)``."""
         return self.vectors(value[:, 0].long())
 
 
@@ -115,6 +118,9 @@ class SetEmbedder(_Embedder):
         Mean and spread of the doses, which are standardised with them.
     """
 
+    dose_shift: Tensor
+    dose_scale: Tensor
+
     def __init__(
         self, n_items: int, width: int, dose_shift: float = 0.0, dose_scale: float = 1.0
     ) -> None:
@@ -127,6 +133,7 @@ class SetEmbedder(_Embedder):
         self.register_buffer("dose_scale", torch.tensor(float(dose_scale)))
 
     def embed(self, value: Tensor) -> Tensor:
+        """Embed values that are given, ``(n, k)``."""
         codes, doses = value.chunk(2, dim=1)
         member = codes >= 0
         dose = ((doses - self.dose_shift) / self.dose_scale).reshape(-1, 1)
@@ -149,6 +156,9 @@ class FourierEmbedder(_Embedder):
         Number of frequencies for each coordinate.
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, shift: Tensor, scale: Tensor, width: int, n_octaves: int = 6) -> None:
         super().__init__(width)
         self.register_buffer("shift", shift.float())
@@ -159,6 +169,7 @@ class FourierEmbedder(_Embedder):
         )
 
     def embed(self, value: Tensor) -> Tensor:
+        """Embed values that are given, ``(n, k)``."""
         return self.network((value - self.shift) / self.scale)
 
 

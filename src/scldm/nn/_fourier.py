@@ -30,6 +30,8 @@ class FourierFeatures(nn.Module):
     dimensional domains*, section 6 ("positional encoding").
     """
 
+    frequencies: Tensor
+
     def __init__(self, n_dims: int, n_octaves: int = 6, lowest: float = 0.125) -> None:
         super().__init__()
         self.register_buffer("frequencies", lowest * 2.0 ** torch.arange(n_octaves))

@@ -144,7 +144,7 @@ def _map_sources(ax: Axes, positions: Pair, names: tuple[str, str]) -> None:
     # Drawn in random order: otherwise the second sample lies on top of the first.
     order = np.random.default_rng(0).permutation(len(points))
     x, y = points[order].T
-    ax.scatter(x, y, size, colours[order], lw=0, alpha=0.75)
+    ax.scatter(x, y, s=size, c=colours[order], lw=0, alpha=0.75)
     _bare(ax)
     ax.set_title(f"UMAP of {names[0]} and {names[1]}")
     # Below the map: inside it there is no place that is free for every data set.
@@ -160,13 +160,13 @@ def _map_types(
     colour: str,
 ) -> None:
     size = _size(2 * len(own))
-    ax.scatter(other[:, 0], other[:, 1], size, BACKDROP, lw=0)
+    ax.scatter(other[:, 0], other[:, 1], s=size, c=BACKDROP, lw=0)
     if labels is None:
-        ax.scatter(own[:, 0], own[:, 1], size, colour, lw=0, alpha=0.75)
+        ax.scatter(own[:, 0], own[:, 1], s=size, c=colour, lw=0, alpha=0.75)
     else:
         for name, (shade, marker) in styles.items():
             x, y = own[labels == name].T
-            ax.scatter(x, y, size, shade, marker, lw=0, alpha=0.9)
+            ax.scatter(x, y, s=size, c=shade, marker=marker, lw=0, alpha=0.9)
     _bare(ax)
 
 
@@ -228,7 +228,7 @@ def _gene_scatter(
 
 
 def _running_median(
-    x: NDArray[np.float64], y: NDArray[np.float64], points: int = 20, fewest: int = 10
+    x: NDArray[np.float64], y: NDArray[np.float64], points: int = 20, fewest: int = 15
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Medians of both over intervals of log ``x`` that hold some genes."""
     edges = np.geomspace(x.min(), x.max() * (1 + 1e-9), points + 1)
@@ -272,7 +272,7 @@ def _bare(ax: Axes) -> None:
 
 def _size(n_points: int) -> float:
     """Area of a point, so that a few hundred cells are seen and many thousand stay apart."""
-    return float(np.clip(9000 / n_points, 2.5, 22))
+    return float(np.clip(6000 / n_points, 2.5, 16))
 
 
 def _n_bins(n_cells: int) -> int:

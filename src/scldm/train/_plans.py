@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from scvi.train import TrainingPlan
 from torch import Tensor
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR
 
 from scldm.module import CountAutoencoder, LatentDiffusion
 
 __all__ = ["AutoencoderPlan", "DiffusionPlan"]
 
 
-def _each_step(scheduler: LRScheduler) -> dict[str, Any]:
-    return {"scheduler": scheduler, "interval": "step"}
+def _warm_up_and_cosine(
+    plan: pl.LightningModule, optimizer: torch.optim.Optimizer, warm_up: float
+) -> dict[str, Any]:
+    """Let the rates rise linearly over a share of all steps, then fall to zero as a cosine."""
+    total = max(int(plan.trainer.estimated_stepping_batches), 1)
+    rise = max(1, round(warm_up * total))
+
+    def factor(step: int) -> float:
+        if step < rise:
+            return (step + 1) / rise
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, total - rise))))
+
+    scheduler = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
+    return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
 
 class AutoencoderPlan(TrainingPlan):
-    """scvi-tools' plan with a one-cycle schedule and a learning rate for dispersions.
+    """scvi-tools' plan with a warm-up, a cosine and a learning rate for dispersions.
 
     Parameters
     ----------
@@ -67,19 +80,12 @@ class AutoencoderPlan(TrainingPlan):
         ]
         optimizer = torch.optim.AdamW(
             [
-                {"params": networks, "weight_decay": self.weight_decay},
-                {"params": dispersion, "weight_decay": 0.0},
+                {"params": networks, "lr": self.lr, "weight_decay": self.weight_decay},
+                {"params": dispersion, "lr": self.dispersion_lr, "weight_decay": 0.0},
             ],
-            lr=self.lr,
             eps=self.eps,
         )
-        scheduler = OneCycleLR(
-            optimizer,
-            max_lr=[self.lr, self.dispersion_lr],
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=0.1,
-        )
-        return {"optimizer": optimizer, "lr_scheduler": _each_step(scheduler)}
+        return _warm_up_and_cosine(self, optimizer, warm_up=0.1)
 
 
 class DiffusionPlan(pl.LightningModule):
@@ -142,13 +148,7 @@ class DiffusionPlan(pl.LightningModule):
         )
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Return AdamW on a one-cycle schedule over all steps."""
+        """Return AdamW with its schedule over all steps."""
         parameters = self.diffusion.trained.parameters()
         optimizer = torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
-        scheduler = OneCycleLR(
-            optimizer,
-            max_lr=self.lr,
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=0.05,
-        )
-        return {"optimizer": optimizer, "lr_scheduler": _each_step(scheduler)}
+        return _warm_up_and_cosine(self, optimizer, warm_up=0.05)

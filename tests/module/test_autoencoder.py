@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+import torch
+
+from scldm.module import CountAutoencoder, moment_dispersion
+
+
+def _moments(x, library):
+    scale = x.sum(0) / library.sum()
+    values = (scale, (x**2).sum(0), library @ x)
+    tensors = [torch.as_tensor(v) for v in values]
+    return moment_dispersion(*tensors, float(library.sum()), float((library**2).sum()))
+
+
+def test_moments_find_the_dispersion_of_simulated_counts():
+    rng = np.random.default_rng(0)
+    theta = np.array([0.2, 1.0, 5.0, 50.0])
+    scale = np.array([0.4, 0.3, 0.2, 0.1])
+    library = rng.lognormal(6, 0.4, size=50_000)
+    mu = library[:, None] * scale
+    x = rng.poisson(rng.gamma(theta, mu / theta)).astype(float)
+    assert _moments(x, library).numpy() == pytest.approx(theta, rel=0.1)
+
+
+def test_poisson_and_silent_genes_get_the_bound():
+    rng = np.random.default_rng(0)
+    library = np.full(5000, 10.0)
+    underdispersed = np.tile([1.0, 1.0], 2500)
+    x = np.stack([underdispersed, np.zeros(5000), rng.poisson(8.0, 5000)], axis=1)
+    assert _moments(x, library).numpy()[:2] == pytest.approx([1e3, 1e3])
+
+
+@pytest.mark.parametrize("dispersion", ["gene", "gene-batch", "gene-cell"])
+def test_an_untrained_decoder_starts_at_the_data(dispersion):
+    torch.manual_seed(0)
+    module = CountAutoencoder(n_input=4, n_batch=2, n_labels=1, dispersion=dispersion).eval()
+    scale = torch.tensor([0.7, 0.2, 0.09, 0.01])
+    theta = torch.tensor([0.1, 1.0, 10.0, 100.0])
+    module.start_from_moments(scale, theta)
+    with torch.no_grad():
+        dist = module.decode(
+            torch.zeros(64, 10), torch.full((64, 1), 1000.0).log(), torch.zeros(64, 1).long()
+        )
+    # the hidden layer still speaks a little
+    assert (dist.mu.mean(0) / 1000).log().numpy() == pytest.approx(scale.log().numpy(), abs=1.0)
+    assert dist.theta.expand(64, 4).mean(0).log().numpy() == pytest.approx(
+        theta.log().numpy(), abs=0.3
+    )
+
+
+@pytest.mark.parametrize("dispersion", ["gene", "gene-batch", "gene-label", "gene-cell"])
+def test_dispersion_parameters_are_those_that_move_the_dispersion(dispersion):
+    module = CountAutoencoder(n_input=4, n_batch=2, n_labels=3, dispersion=dispersion)
+    zeros = torch.zeros(8, 1).long()
+    dist = module.decode(torch.randn(8, 10), torch.ones(8, 1), zeros, labels=zeros)
+    dist.theta.sum().backward()
+    own = {id(p) for p in module.dispersion_parameters()}
+    found = {name: p for name, p in module.named_parameters() if id(p) in own}
+    cell = {"decoder.px_r_decoder.weight", "decoder.px_r_decoder.bias"}
+    assert set(found) == (cell if dispersion == "gene-cell" else {"px_r"})
+    for name, parameter in found.items():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name

@@ -1,0 +1,49 @@
+import pytest
+import torch
+from scvi.distributions import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
+
+from scldm.module import sample_counts
+
+MU = torch.tensor([0.1, 1.0, 30.0])
+THETA = torch.tensor([0.5, 2.0, 10.0])
+N = 200_000
+
+
+def _distributions():
+    mu, theta = MU.expand(N, 3), THETA.expand(N, 3)
+    logits = torch.tensor([-1.0, 0.0, -2.0]).expand(N, 3)
+    return {
+        "nb": NegativeBinomial(mu=mu, theta=theta),
+        "zinb": ZeroInflatedNegativeBinomial(mu=mu, theta=theta, zi_logits=logits),
+        "poisson": Poisson(mu),
+    }
+
+
+@pytest.mark.parametrize("name", ["nb", "zinb", "poisson"])
+def test_draws_have_the_distribution_s_moments(name):
+    distribution = _distributions()[name]
+    x = sample_counts(distribution, torch.Generator().manual_seed(0))
+    mean, variance = MU, MU if name == "poisson" else MU + MU**2 / THETA
+    if name == "zinb":
+        keep = 1 - torch.sigmoid(torch.tensor([-1.0, 0.0, -2.0]))
+        mean, variance = keep * mean, keep * (variance + MU**2) - (keep * MU) ** 2
+    torch.testing.assert_close(x.mean(0), mean, rtol=0.03, atol=0)
+    torch.testing.assert_close(x.var(0), variance, rtol=0.05, atol=0)
+    zeros = distribution.log_prob(torch.zeros(N, 3))[0].exp()
+    torch.testing.assert_close((x == 0).float().mean(0), zeros, rtol=0.03, atol=1e-3)
+    assert torch.equal(x, x.round())
+
+
+@pytest.mark.parametrize("name", ["nb", "zinb", "poisson"])
+def test_only_the_generator_is_drawn_from(name):
+    before = torch.random.get_rng_state()
+    one, two = (
+        sample_counts(_distributions()[name], torch.Generator().manual_seed(4)) for _ in range(2)
+    )
+    assert torch.equal(one, two)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_other_distributions_are_refused():
+    with pytest.raises(TypeError, match="Normal, not one of counts"):
+        sample_counts(torch.distributions.Normal(0.0, 1.0), torch.Generator())
