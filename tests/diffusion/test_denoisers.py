@@ -69,9 +69,7 @@ def test_guidance_extrapolates_from_the_unconditional_estimate(scale, expected):
 
 
 def test_guidance_without_conditions_is_the_denoiser():
-    denoiser = NetworkDenoiser(
-        torch.nn.Identity(), RectifiedFlow(), PARAMETRISATIONS["data"]()
-    )
+    denoiser = NetworkDenoiser(torch.nn.Identity(), RectifiedFlow(), PARAMETRISATIONS["data"]())
     denoiser.network.forward = lambda x, t, conditions: x * 0.5
     guided = GuidedDenoiser(denoiser, 4.0, _dropped)
     x = torch.randn(5, 2)

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scldm.model._conditions import Category, Coordinates, Number, PerturbationSet
+from scldm.model._conditions import Category, Coordinates, Number
+from scldm.model._perturbations import PerturbationSet
 from scldm.model._request import complete
 
 CONDITIONS = [
@@ -55,7 +56,7 @@ def test_one_value_for_each_cell():
     frame = _complete(cell_type=kinds).frame
     assert frame["cell_type"].tolist() == kinds
     assert (frame.loc[frame["cell_type"] == "NK", "batch"] == 1).all()
-    assert len(_complete(cell_type=pd.Series(["T"]))  .frame) == 1
+    assert len(_complete(cell_type=pd.Series(["T"])).frame) == 1
 
 
 def test_numbers_match_exactly_or_the_nearest():

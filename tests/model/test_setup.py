@@ -124,9 +124,7 @@ def test_coordinates_have_two_or_three_columns(adata):
 
 def test_the_control_must_occur(adata):
     with pytest.raises(ValueError, match=r"`control_label='ctrl'` does not occur.*'control'"):
-        SCLDM.setup_anndata(
-            adata, layer="counts", perturbation_key="guide", control_label="ctrl"
-        )
+        SCLDM.setup_anndata(adata, layer="counts", perturbation_key="guide", control_label="ctrl")
 
 
 def test_a_covariate_cannot_take_the_name_of_an_argument(adata):

@@ -103,7 +103,10 @@ def test_wrong_lengths_of_training(model, arguments, words):
 def test_from_a_trained_scvi(adata):
     scvi.settings.seed = 0
     scvi.model.SCVI.setup_anndata(
-        adata, layer="counts", batch_key="donor", labels_key="type",
+        adata,
+        layer="counts",
+        batch_key="donor",
+        labels_key="type",
         categorical_covariate_keys=["sex"],
     )
     source = scvi.model.SCVI(adata, n_latent=5, n_hidden=16, gene_likelihood="nb")

@@ -9,7 +9,7 @@ each argument (several for coordinates), holding the user's values.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,19 +18,11 @@ import torch
 from anndata import AnnData
 from torch import nn
 
-from scldm.nn import CategoryEmbedder, FourierEmbedder, SetEmbedder
+from scldm.nn import CategoryEmbedder, FourierEmbedder
 
 from ._fields import shortened
-from ._keys import KEYS
 
-__all__ = [
-    "Category",
-    "Condition",
-    "Coordinates",
-    "Number",
-    "PerturbationSet",
-    "conditions_from_registry",
-]
+__all__ = ["Category", "Condition", "Coordinates", "Number", "one_dimensional"]
 
 
 class Condition(ABC):
@@ -86,7 +78,8 @@ class Condition(ABC):
         return np.ones(len(training), dtype=bool)
 
 
-def _one_dimensional(argument: str, values: Any) -> np.ndarray:
+def one_dimensional(argument: str, values: Any) -> np.ndarray:
+    """Return a user's values as an array, of length one where one holds for all cells."""
     if pd.api.types.is_scalar(values):
         return np.array([values], dtype=object)
     column = np.empty(len(values), dtype=object)
@@ -119,7 +112,7 @@ class Category(Condition):
         self.categories = list(categories)
 
     def parse(self, argument: str, values: Any) -> pd.DataFrame:
-        given = _one_dimensional(argument, values)
+        given = one_dimensional(argument, values)
         known = pd.Categorical(given, categories=self.categories)
         if (known.codes < 0).any():
             unknown = given[known.codes < 0][0]
@@ -176,7 +169,7 @@ class Number(Condition):
         self.dtype = np.dtype(dtype.lower())
 
     def parse(self, argument: str, values: Any) -> pd.DataFrame:
-        given = _one_dimensional(argument, values)
+        given = one_dimensional(argument, values)
         try:
             numbers = given.astype(float)
         except (TypeError, ValueError):
@@ -251,161 +244,3 @@ class Coordinates(Condition):
     def embedder(self, width: int) -> nn.Module:
         shift = torch.tensor(self.mean)
         return FourierEmbedder(shift, torch.full_like(shift, self.spread), width, n_octaves=7)
-
-
-class PerturbationSet(Condition):
-    """A set of perturbations, written ``"A+B"``, with a dose; the control is the empty set.
-
-    Parameters
-    ----------
-    column
-        The user's column of ``obs``.
-    labels
-        Labels of the training data, in the user's order.
-    control
-        The label of the control.
-    dose
-        The dose, if registered.
-    separator
-        Stands between the members of a combination.
-    """
-
-    def __init__(
-        self,
-        column: str,
-        labels: Sequence[str],
-        control: str,
-        dose: Number | None = None,
-        separator: str = "+",
-    ) -> None:
-        super().__init__("perturbation")
-        self.column = column
-        self.labels = [str(label) for label in labels]
-        self.control = str(control)
-        self.dose = dose
-        self.separator = separator
-        self.items = sorted({part for label in self.labels for part in self._split(label)})
-        self._known_sets = {frozenset(self._split(label)): label for label in self.labels[::-1]}
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        return ("perturbation",) if self.dose is None else ("perturbation", "dose")
-
-    def _split(self, label: str) -> list[str]:
-        return [part for part in label.split(self.separator) if part not in (self.control, "")]
-
-    def _canonical(self, label: Any) -> str:
-        """Return the label as the data spell it; combinations may be new, their parts not."""
-        parts = self._split(str(label))
-        unknown = [part for part in parts if part not in self.items]
-        if unknown or (not parts and str(label) != self.control):
-            raise ValueError(
-                f"`perturbation={label!r}` is not known, nor a combination of known ones. "
-                f"Known: {shortened([self.control, *self.items])}."
-            )
-        return self._known_sets.get(frozenset(parts), self.separator.join(sorted(set(parts))))
-
-    def parse(self, argument: str, values: Any) -> pd.DataFrame:
-        if argument == "dose" and self.dose is not None:
-            return self.dose.parse(argument, values)
-        given = _one_dimensional(argument, values)
-        spelt = {label: self._canonical(label) for label in pd.unique(given)}
-        return pd.DataFrame({argument: pd.Categorical([spelt[label] for label in given])})
-
-    def read(self, adata: AnnData) -> pd.DataFrame:
-        frame = self.parse("perturbation", adata.obs[self.column])
-        return frame if self.dose is None else frame.join(self.dose.read(adata))
-
-    def write(self, frame: pd.DataFrame, adata: AnnData) -> None:
-        labels = frame["perturbation"]
-        new = [label for label in pd.unique(labels.dropna()) if label not in self.labels]
-        adata.obs[self.column] = pd.Categorical(labels, categories=[*self.labels, *new])
-        if self.dose is not None:
-            self.dose.write(frame, adata)
-
-    def encode(self, frame: pd.DataFrame) -> np.ndarray:
-        labels = pd.Categorical(frame["perturbation"])
-        members = [self._split(str(label)) for label in labels.categories]
-        size = max([1, *map(len, members)])
-        code = {item: i for i, item in enumerate(self.items)}
-        table = np.full((len(members) + 1, size), -1.0)
-        for row, parts in zip(table, members, strict=False):
-            row[: len(parts)] = [code[part] for part in parts]
-        # code -1, a missing label, takes the table's last row
-        table[-1] = np.nan
-        codes = table[labels.codes]
-        dose = np.ones(len(frame)) if self.dose is None else frame["dose"].to_numpy(float)
-        doses = np.broadcast_to(dose[:, None], codes.shape)
-        return np.concatenate([codes, doses], axis=1).astype(np.float32)
-
-    def embedder(self, width: int) -> nn.Module:
-        mean, spread = (1.0, 1.0) if self.dose is None else (self.dose.mean, self.dose.spread)
-        return SetEmbedder(max(len(self.items), 1), width, mean, spread)
-
-    def plausible(self, training: pd.DataFrame, wanted: pd.Series) -> np.ndarray:
-        """A new combination gets the doses of perturbed cells, not the control's."""
-        if "perturbation" not in wanted or wanted["perturbation"] == self.control:
-            return super().plausible(training, wanted)
-        return (training["perturbation"] != self.control).to_numpy()
-
-
-def _number(name: str, field: Mapping[str, Any], in_decoder: bool = False) -> Number:
-    state = field["state_registry"]
-    column = field["data_registry"]["attr_key"]
-    return Number(name, column, state["mean"], state["spread"], state["dtype"], in_decoder)
-
-
-def conditions_from_registry(registry: Mapping[str, Any]) -> list[Condition]:
-    """Return the conditions that a setup registered, in a fixed order.
-
-    Parameters
-    ----------
-    registry
-        The registry of scvi-tools' data manager, as it stands in a saved model.
-    """
-    fields = registry["field_registries"]
-    setup = registry["setup_args"]
-    return [
-        *_categories(fields, setup),
-        *_perturbation_and_dose(fields, setup),
-        *([_number("time", fields[KEYS.TIME])] if setup["time_key"] else []),
-        *_coordinates(fields, setup),
-        *_covariates(fields, setup),
-    ]
-
-
-def _categories(fields: Mapping[str, Any], setup: Mapping[str, Any]) -> Iterable[Condition]:
-    for name, key, in_decoder in (
-        ("cell_type", KEYS.CELL_TYPE, False),
-        ("batch", KEYS.BATCH, True),
-    ):
-        if setup[f"{name}_key"]:
-            known = fields[key]["state_registry"]["categorical_mapping"]
-            yield Category(name, setup[f"{name}_key"], list(known), in_decoder)
-
-
-def _perturbation_and_dose(
-    fields: Mapping[str, Any], setup: Mapping[str, Any]
-) -> Iterable[Condition]:
-    dose = _number("dose", fields[KEYS.DOSE]) if setup["dose_key"] else None
-    if setup["perturbation_key"]:
-        known = fields[KEYS.PERTURBATION]["state_registry"]["categorical_mapping"]
-        yield PerturbationSet(setup["perturbation_key"], list(known), setup["control_label"], dose)
-    elif dose is not None:
-        yield dose
-
-
-def _coordinates(fields: Mapping[str, Any], setup: Mapping[str, Any]) -> Iterable[Condition]:
-    if setup["spatial_key"]:
-        state = fields[KEYS.SPATIAL]["state_registry"]
-        yield Coordinates("spatial", setup["spatial_key"], state["mean"], state["spread"])
-
-
-def _covariates(fields: Mapping[str, Any], setup: Mapping[str, Any]) -> Iterable[Condition]:
-    for column in setup["categorical_covariate_keys"] or []:
-        known = fields[KEYS.CATEGORICAL]["state_registry"]["mappings"][column]
-        yield Category(column, column, list(known), in_decoder=True)
-    for column in setup["continuous_covariate_keys"] or []:
-        state = fields[KEYS.CONTINUOUS]["state_registry"]
-        moments = (state[what][column] for what in ("mean", "spread", "dtype"))
-        yield Number(column, column, *moments, in_decoder=True)

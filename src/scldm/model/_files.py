@@ -7,7 +7,7 @@ import pickle
 import shutil
 import warnings
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import anndata
 import torch
@@ -126,7 +126,7 @@ class FilesMixin:
         else:
             cls.setup_anndata(adata, source_registry=registry, **registry["setup_args"])
         kwargs = {**init_params["non_kwargs"], **init_params["kwargs"].get("module_kwargs", {})}
-        model = cls(adata, registry=registry, **kwargs)
+        model = cast(Any, cls)(adata, registry=registry, **kwargs)
         for name, value in attributes.items():
             setattr(model, name, value)
         model.module.load_state_dict(state)

@@ -222,19 +222,19 @@ class GenerationMixin:
             If stage 1 is not trained.
         """
         self._require("autoencoder")
-        z = self._checked_latents(z)
+        latents = self._checked_latents(z)
         log_library = _checked_log_library(library_size, len(z))
         seed = resolved_seed(seed)
         rng = np.random.default_rng((seed, Stream.REQUEST))
         request = complete(self.conditions, conditions, len(z), self.training_frame_, rng)
         inputs = self._decoder_inputs(request.frame)
         if return_mean or return_dist:
-            dist = self._distribution(z, log_library, inputs)
+            dist = self._distribution(latents, log_library, inputs)
             return dist if return_dist else dist.mean.cpu().numpy()
         parts = []
         for block, rows, padded in blocks(len(z)):
             cut = {name: values[padded] for name, values in inputs.items()}
-            x = self._count_block(z[padded], log_library[padded], cut, seed, block)
+            x = self._count_block(latents[padded], log_library[padded], cut, seed, block)
             parts.append(_to_csr(x[: rows.stop - rows.start]))
         return sparse.vstack(parts, format="csr")
 
@@ -262,15 +262,16 @@ class GenerationMixin:
         guidance_scale: float,
     ) -> _Draw:
         self._require("diffusion")
-        if not isinstance(sampler, Sampler):
-            sampler = chosen("sampler", sampler, SAMPLERS)()
-        steps = sampler.default_steps if steps is None else positive("steps", steps)
+        rule: Sampler = (
+            sampler if isinstance(sampler, Sampler) else chosen("sampler", sampler, SAMPLERS)()
+        )
+        steps = rule.default_steps if steps is None else positive("steps", steps)
         if not isinstance(guidance_scale, Real) or not np.isfinite(guidance_scale):
             raise ValueError(f"`guidance_scale={guidance_scale!r}` must be a finite number.")
         seed = resolved_seed(seed)
         rng = np.random.default_rng((seed, Stream.REQUEST))
         request = complete(self.conditions, given, n_cells, self.training_frame_, rng)
-        return _Draw(request, seed, sampler, steps, float(guidance_scale))
+        return _Draw(request, seed, rule, steps, float(guidance_scale))
 
     @torch.inference_mode()
     def _sample_block(self, draw: _Draw, block: int, rows: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,6 @@ from scldm.module import CountAutoencoder, LatentDiffusion, SCLDMModule
 from scldm.nn import AdaLNMLP, ConditionEmbedder
 
 from ._choices import chosen
-from ._conditions import conditions_from_registry
 from ._fields import (
     CategoricalCovariatesField,
     CategoryField,
@@ -32,6 +31,7 @@ from ._files import FilesMixin
 from ._generation import GenerationMixin
 from ._keys import KEYS
 from ._recipe import Recipe
+from ._registered import conditions_from_registry
 from ._training import TrainingMixin
 
 __all__ = ["SCLDM"]

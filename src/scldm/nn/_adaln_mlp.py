@@ -43,15 +43,16 @@ class AdaLNBlock(nn.Module):
     def __init__(self, width: int, dropout_rate: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 3 * width))
+        steer = nn.Linear(width, 3 * width)
+        nn.init.zeros_(steer.weight)
+        nn.init.zeros_(steer.bias)
+        self.modulation = nn.Sequential(nn.SiLU(), steer)
         self.network = nn.Sequential(
             nn.Linear(width, 2 * width),
             nn.SiLU(),
             nn.Dropout(dropout_rate),
             nn.Linear(2 * width, width),
         )
-        nn.init.zeros_(self.modulation[1].weight)
-        nn.init.zeros_(self.modulation[1].bias)
 
     def forward(self, h: Tensor, c: Tensor) -> Tensor:
         shift, scale, gate = self.modulation(c).chunk(3, dim=1)

@@ -147,7 +147,7 @@ class DiffusionPlan(pl.LightningModule):
             sync_dist=self.trainer.world_size > 1,
         )
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Return AdamW with its schedule over all steps."""
         parameters = self.diffusion.trained.parameters()
         optimizer = torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)

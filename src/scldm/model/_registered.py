@@ -1,0 +1,74 @@
+"""From the registry of a setup to its conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ._conditions import Category, Condition, Coordinates, Number
+from ._keys import KEYS
+from ._perturbations import PerturbationSet
+
+__all__ = ["conditions_from_registry"]
+
+
+def _number(name: str, field: Mapping[str, Any], in_decoder: bool = False) -> Number:
+    state = field["state_registry"]
+    column = field["data_registry"]["attr_key"]
+    return Number(name, column, state["mean"], state["spread"], state["dtype"], in_decoder)
+
+
+def conditions_from_registry(registry: Mapping[str, Any]) -> list[Condition]:
+    """Return the conditions that a setup registered, in a fixed order.
+
+    Parameters
+    ----------
+    registry
+        The registry of scvi-tools' data manager, as it stands in a saved model.
+    """
+    fields = registry["field_registries"]
+    setup = registry["setup_args"]
+    return [
+        *_categories(fields, setup),
+        *_perturbation_and_dose(fields, setup),
+        *([_number("time", fields[KEYS.TIME])] if setup["time_key"] else []),
+        *_coordinates(fields, setup),
+        *_covariates(fields, setup),
+    ]
+
+
+def _categories(fields: Mapping[str, Any], setup: Mapping[str, Any]) -> Iterable[Condition]:
+    for name, key, in_decoder in (
+        ("cell_type", KEYS.CELL_TYPE, False),
+        ("batch", KEYS.BATCH, True),
+    ):
+        if setup[f"{name}_key"]:
+            known = fields[key]["state_registry"]["categorical_mapping"]
+            yield Category(name, setup[f"{name}_key"], list(known), in_decoder)
+
+
+def _perturbation_and_dose(
+    fields: Mapping[str, Any], setup: Mapping[str, Any]
+) -> Iterable[Condition]:
+    dose = _number("dose", fields[KEYS.DOSE]) if setup["dose_key"] else None
+    if setup["perturbation_key"]:
+        known = fields[KEYS.PERTURBATION]["state_registry"]["categorical_mapping"]
+        yield PerturbationSet(setup["perturbation_key"], list(known), setup["control_label"], dose)
+    elif dose is not None:
+        yield dose
+
+
+def _coordinates(fields: Mapping[str, Any], setup: Mapping[str, Any]) -> Iterable[Condition]:
+    if setup["spatial_key"]:
+        state = fields[KEYS.SPATIAL]["state_registry"]
+        yield Coordinates("spatial", setup["spatial_key"], state["mean"], state["spread"])
+
+
+def _covariates(fields: Mapping[str, Any], setup: Mapping[str, Any]) -> Iterable[Condition]:
+    for column in setup["categorical_covariate_keys"] or []:
+        known = fields[KEYS.CATEGORICAL]["state_registry"]["mappings"][column]
+        yield Category(column, column, list(known), in_decoder=True)
+    for column in setup["continuous_covariate_keys"] or []:
+        state = fields[KEYS.CONTINUOUS]["state_registry"]
+        mean, spread, dtype = (state[what][column] for what in ("mean", "spread", "dtype"))
+        yield Number(column, column, mean, spread, dtype, in_decoder=True)
