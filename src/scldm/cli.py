@@ -220,10 +220,17 @@ def _generate(args: argparse.Namespace) -> None:
         raise ValueError("A condition was given twice. Give one value for each.")
     _require(args.model)
     model = scldm.SCLDM.load(str(args.model), adata=False)
+    conditions = {name: _as_category(model, name, value) for name, value in conditions.items()}
     with _step("generate"):
         new = model.generate(args.n_cells, seed=args.seed, **_given(args, SAMPLING), **conditions)
     _write_cells(new, args.out)
     print(f"Wrote {args.out}: {new.n_obs} cells, {new.n_vars} genes")
+
+
+def _as_category(model: scldm.SCLDM, name: str, value: str | float) -> Any:
+    """Categories that are not text, such as a donor's number, from the text on the command line."""
+    known = [c for c in model.conditions if c.name == name and hasattr(c, "categories")]
+    return next((x for c in known for x in c.categories if str(x) == value), value)
 
 
 def _evaluate(args: argparse.Namespace) -> None:

@@ -31,13 +31,13 @@ def test_stage_2_leaves_the_autoencoder_as_it_is(model):
 
 
 def test_history_has_both_stages_and_grows(model):
-    model.train(max_epochs=3, max_steps=400, early_stopping=False, **QUIET)
+    model.train(max_epochs=3, max_steps=400, **QUIET)
     history = model.history
     assert len(history["reconstruction_loss_train"]) == 3
     assert len(history["reconstruction_loss_validation"]) == 3
     assert len(history["diffusion_loss_train"]) == 2
     assert len(history["diffusion_loss_validation"]) == 2
-    model.train_diffusion(200, early_stopping=False, **QUIET)
+    model.train_diffusion(200, **QUIET)
     assert len(model.history["diffusion_loss_train"]) == 3
     assert model.history["diffusion_loss_train"].index.tolist() == [0, 1, 2]
     assert len(model.history["reconstruction_loss_train"]) == 3
@@ -48,6 +48,17 @@ def test_both_stages_use_the_same_validation_cells(model):
     assert len(model.train_indices) == 320
     assert len(model.validation_indices) == 80
     assert not set(model.train_indices) & set(model.validation_indices)
+
+
+def test_early_stopping_ends_a_stage_that_gets_worse(model):
+    rates = {"plan_kwargs": {"lr": 30.0}, "gradient_clip_val": None}
+    model.train_autoencoder(3, **QUIET)
+    model.train_diffusion(
+        60 * 200, early_stopping=True, batch_size=8, early_stopping_patience=2, **rates, **QUIET
+    )
+    losses = model.history["diffusion_loss_validation"].iloc[:, 0].astype(float)
+    assert len(losses) < 60
+    assert model.generate(5, seed=0).n_obs == 5
 
 
 def test_without_validation_cells(model):
@@ -63,7 +74,9 @@ def test_stages_know_what_the_other_did(model):
         model.generate(2, seed=0)
 
 
-def test_dispersions_start_at_the_data_and_have_their_own_rate(model):
+def test_dispersions_start_at_the_data_and_have_their_own_rate(adata):
+    SCLDM.setup_anndata(adata, layer="counts")
+    model = SCLDM(adata, n_hidden=16, n_latent=4, dispersion="gene")
     model.train_autoencoder(1, plan_kwargs={"dispersion_lr": 1e-12, "lr": 1e-12}, **QUIET)
     adata = model.adata
     x = adata.layers["counts"].toarray()[model.train_indices]

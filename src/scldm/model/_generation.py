@@ -173,9 +173,10 @@ class GenerationMixin:
         parts = []
         for block, rows, padded in blocks(draw.n_cells):
             z, log_library = self._sample_block(draw, block, padded)
-            parts.append(torch.cat([z, log_library.exp()], dim=1)[: rows.stop - rows.start])
+            parts.append(torch.cat([z, log_library], dim=1)[: rows.stop - rows.start])
         joined = torch.cat(parts).cpu().numpy()
-        what = {"library_size": joined[:, -1]}
+        # in double precision, so that the way back to the logarithm loses nothing
+        what = {"library_size": np.exp(joined[:, -1].astype(np.float64))}
         for condition in self.conditions:
             for argument in condition.arguments:
                 values = draw.request.frame[condition.columns(argument)].to_numpy()
@@ -335,12 +336,12 @@ class GenerationMixin:
 
 
 def _checked_log_library(library_size: float | np.ndarray, n: int) -> Tensor:
-    sizes = np.asarray(library_size, dtype=np.float32).reshape(-1, 1)
+    sizes = np.asarray(library_size, dtype=np.float64).reshape(-1, 1)
     if len(sizes) not in (1, n):
         raise ValueError(f"`library_size` has {len(sizes)} values for {n} cells.")
     if not (np.isfinite(sizes) & (sizes > 0)).all():
         raise ValueError("`library_size` must be above 0 and finite.")
-    return torch.from_numpy(np.log(np.broadcast_to(sizes, (n, 1)).copy()))
+    return torch.from_numpy(np.broadcast_to(np.log(sizes), (n, 1)).astype(np.float32))
 
 
 def _to_csr(counts: Tensor) -> sparse.csr_matrix:

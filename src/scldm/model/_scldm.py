@@ -36,6 +36,9 @@ from ._training import TrainingMixin
 
 __all__ = ["SCLDM"]
 
+LIKELIHOODS = ("nb", "zinb", "poisson")
+DISPERSIONS = ("gene", "gene-batch", "gene-label", "gene-cell")
+
 
 class SCLDM(FilesMixin, GenerationMixin, TrainingMixin, RNASeqMixin, VAEMixin, BaseModelClass):
     r"""Generate single cells by latent diffusion.
@@ -107,7 +110,7 @@ class SCLDM(FilesMixin, GenerationMixin, TrainingMixin, RNASeqMixin, VAEMixin, B
         n_layers: int = 1,
         dropout_rate: float | None = None,
         gene_likelihood: Literal["nb", "zinb", "poisson"] = "nb",
-        dispersion: Literal["gene", "gene-batch", "gene-label", "gene-cell"] = "gene",
+        dispersion: Literal["gene", "gene-batch", "gene-label", "gene-cell"] = "gene-cell",
         kl_weight: float | None = None,
         schedule: str = "rectified_flow",
         parametrisation: str = "flow",
@@ -135,8 +138,8 @@ class SCLDM(FilesMixin, GenerationMixin, TrainingMixin, RNASeqMixin, VAEMixin, B
             n_latent=n_latent,
             n_layers=n_layers,
             dropout_rate=dropout_rate,
-            gene_likelihood=chosen("gene_likelihood", gene_likelihood, ("nb", "zinb", "poisson")),
-            dispersion=dispersion,
+            gene_likelihood=chosen("gene_likelihood", gene_likelihood, LIKELIHOODS),
+            dispersion=chosen("dispersion", dispersion, DISPERSIONS),
             **module_kwargs,
         )
         embedder = ConditionEmbedder({c.name: c.embedder(width) for c in self.conditions}, width)

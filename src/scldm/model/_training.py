@@ -43,7 +43,7 @@ class TrainingMixin:
         train_size: float | None = None,
         validation_size: float | None = None,
         batch_size: int = 128,
-        early_stopping: bool = True,
+        early_stopping: bool = False,
         autoencoder_kwargs: dict[str, Any] | None = None,
         diffusion_kwargs: dict[str, Any] | None = None,
         **trainer_kwargs: Any,
@@ -64,7 +64,10 @@ class TrainingMixin:
         batch_size
             Cells in a minibatch of stage 1.
         early_stopping
-            Stop a stage when its loss on validation cells has not improved for long.
+            Stop a stage when its loss on validation cells has not improved for long, and go back
+            to the weights of its best epoch. Off by default: on real data the held-out loss of
+            either stage turns up long before the cells it makes stop getting better, see the
+            guide.
         autoencoder_kwargs, diffusion_kwargs
             For one stage only: arguments of :meth:`train_autoencoder` and
             :meth:`train_diffusion`.
@@ -94,7 +97,7 @@ class TrainingMixin:
         train_size: float | None = None,
         validation_size: float | None = None,
         batch_size: int = 128,
-        early_stopping: bool = True,
+        early_stopping: bool = False,
         plan_kwargs: dict[str, Any] | None = None,
         **trainer_kwargs: Any,
     ) -> None:
@@ -148,7 +151,7 @@ class TrainingMixin:
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
         batch_size: int = 256,
-        early_stopping: bool = True,
+        early_stopping: bool = False,
         plan_kwargs: dict[str, Any] | None = None,
         **trainer_kwargs: Any,
     ) -> None:
@@ -239,6 +242,8 @@ class TrainingMixin:
             "log_every_n_steps": 1,
             **kwargs,
         }
+        # Lightning keeps the mode it finds, and the stage may have been trained before
+        plan.train()
         trained_before = self.is_trained_
         StageRunner(self, plan, data, max_epochs=max_epochs, callbacks=callbacks, **kwargs)()
         self.is_trained_ = trained_before or self.is_trained_

@@ -40,8 +40,9 @@ class AutoencoderPlan(TrainingPlan):
     module
         The autoencoder.
     dispersion_lr
-        Peak learning rate of the parameters that set the dispersion. They are logarithms that
-        must travel far, so their rate is well above the networks'.
+        Peak learning rate of the parameters that set the dispersion, logarithms that must travel
+        far. ``None`` is 3e-2 for one parameter a gene, well above the networks' rate, and 3e-3
+        for the decoder's output layer, where many weights move together.
     max_kl_weight
         Weight of the KL term after its warm-up.
     **kwargs
@@ -54,7 +55,7 @@ class AutoencoderPlan(TrainingPlan):
         self,
         module: CountAutoencoder,
         *,
-        dispersion_lr: float = 3e-2,
+        dispersion_lr: float | None = None,
         max_kl_weight: float = 1.0,
         n_epochs_kl_warmup: int | None = None,
         n_steps_kl_warmup: int | None = 400,
@@ -67,7 +68,8 @@ class AutoencoderPlan(TrainingPlan):
             n_steps_kl_warmup=n_steps_kl_warmup,
             **kwargs,
         )
-        self.dispersion_lr = dispersion_lr
+        by_kind = 3e-3 if module.dispersion == "gene-cell" else 3e-2
+        self.dispersion_lr = by_kind if dispersion_lr is None else dispersion_lr
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Return AdamW with one group for the networks and one for the dispersions."""
