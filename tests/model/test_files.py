@@ -164,6 +164,35 @@ def test_plain_data_go_round(value, tmp_path):
         assert back == value
 
 
+def test_columns_of_every_kind_can_be_saved(tmp_path):
+    frame = pd.DataFrame(
+        {
+            "text": pd.array(["a", None], dtype="string"),
+            "maybe": pd.array([True, None], dtype="boolean"),
+            "count": pd.array([1, None], dtype="Int64"),
+            "when": pd.to_datetime(["2020-01-01", "2021-02-03"]),
+            "object": ["x", "y"],
+        }
+    )
+    torch.save(to_plain(frame), tmp_path / "x.pt")
+    back = from_plain(torch.load(tmp_path / "x.pt", weights_only=True))
+    pd.testing.assert_frame_equal(back, frame, check_index_type=False)
+    intervals = pd.DataFrame({"bin": pd.cut([1, 2, 3], 2)})
+    assert from_plain(to_plain(intervals))["bin"].tolist() == [str(x) for x in intervals["bin"]]
+
+
+def test_data_of_an_earlier_model_do_not_stay(trained, tmp_path):
+    trained.save(tmp_path / "model", save_anndata=True)
+    trained.save(tmp_path / "model", overwrite=True)
+    assert [p.name for p in (tmp_path / "model").iterdir()] == ["model.pt"]
+
+
+def test_the_working_directory_is_a_place(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trained.save(".", overwrite=True, prefix="a_")
+    assert SCLDM.load(".", adata=False, prefix="a_").diffusion_trained_
+
+
 def test_what_is_not_data_is_refused():
     with pytest.raises(TypeError, match="A function cannot be saved"):
         to_plain({"f": lambda: None}["f"])

@@ -175,6 +175,23 @@ def test_latents_and_counts_can_be_had_apart(trained):
     assert mean.sum() == pytest.approx(total.sum(), rel=0.03)
 
 
+def test_the_decoder_gets_what_it_was_trained_on(trained):
+    """Decoding the encoded training cells with their own conditions reconstructs them."""
+    adata = trained.adata
+    z = trained.get_latent_representation()
+    mean = trained.decode(
+        z,
+        np.asarray(adata.layers["counts"].sum(1)).ravel(),
+        return_mean=True,
+        batch=adata.obs["donor"],
+        sex=adata.obs["sex"],
+        age=adata.obs["age"],
+    )
+    by_scvi = trained.get_normalized_expression(library_size="latent", return_numpy=True)
+    # scvi-tools draws z, and the posterior is narrow
+    assert np.corrcoef(np.log(mean).ravel(), np.log(by_scvi).ravel())[0, 1] > 0.99
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -1,8 +1,10 @@
 """Requests on the frame of training cells: what is drawn, what is refused."""
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from scldm.model._conditions import Category, Coordinates, Number
 from scldm.model._perturbations import PerturbationSet
@@ -149,5 +151,52 @@ def test_sets_are_encoded_with_their_doses():
     assert condition.items == ["CEBPA", "KLF1"]
     np.testing.assert_array_equal(
         condition.encode(frame),
-        [[-1, -1, 0, 0], [1, -1, 2, 2], [1, 0, 3, 3], [np.nan] * 4],
+        # doses are standardised by their mean and spread, which are 1 here
+        [[-1, -1, -1, -1], [1, -1, 1, 1], [1, 0, 2, 2], [np.nan] * 4],
     )
+
+
+def test_a_plus_at_the_end_of_a_name_joins_nothing():
+    condition = PerturbationSet("guide", ["KLF1+ctrl", "CD4", "CD4+", "CD4+KLF1"], "KLF1+ctrl")
+    assert condition.items == ["CD4", "CD4+", "KLF1"]
+    frame = condition.parse("perturbation", ["KLF1+ctrl", "CD4", "CD4+", "KLF1+CD4"])
+    codes = condition.encode(frame)[:, :2].tolist()
+    assert codes == [[-1, -1], [0, -1], [1, -1], [0, 2]]
+
+
+def test_labels_that_are_numbers_come_back_as_numbers():
+    condition = PerturbationSet("guide", [0, 1, 2], 0)
+    frame = condition.parse("perturbation", [0, 1, "1+2"])
+    adata = ad.AnnData(np.ones((3, 1)))
+    condition.write(frame, adata)
+    assert adata.obs["guide"].tolist() == [0, 1, "1+2"]
+
+
+def test_numbers_keep_their_digits():
+    seconds = Number("time", "t", 1.7e9, 20.0, "int64")
+    frame = pd.DataFrame({"time": [1.7e9, 1.7e9 + 20, 1.7e9 + 40]})
+    np.testing.assert_allclose(seconds.encode(frame).ravel(), [0, 1, 2])
+
+
+def test_a_category_without_cells_cannot_be_asked_for():
+    condition = Category("cell_type", "type", ["T", "ghost", "B"], observed=["T", "B"])
+    with pytest.raises(ValueError, match=r"'ghost'` is not a known.*Known: \['T', 'B'\]"):
+        condition.parse("cell_type", "ghost")
+    # codes are those of all categories
+    frame = condition.parse("cell_type", ["T", "B"])
+    assert condition.encode(frame).ravel().tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    "value", [np.array("T"), torch.tensor(0), ("T", "NK"), pd.Series(["T", "NK"]), iter(["T"])]
+)
+def test_values_in_many_forms(value):
+    condition = CONDITIONS[1] if isinstance(value, torch.Tensor) else CONDITIONS[0]
+    frame = condition.parse(condition.name, value)
+    assert frame[condition.name].notna().all()
+
+
+@pytest.mark.parametrize("value", [{"T"}, {"a": "T"}, object()])
+def test_values_without_an_order_are_refused(value):
+    with pytest.raises(ValueError, match="`cell_type` is"):
+        CONDITIONS[0].parse("cell_type", value)

@@ -196,3 +196,62 @@ def test_new_data_must_be_counts_of_known_categories(trained, new_data):
 
 def test_package_lists_what_it_has():
     assert set(scldm.__all__) <= set(dir(scldm))
+
+
+def test_unused_categories_are_not_known(adata):
+    adata.obs["type"] = adata.obs["type"].cat.add_categories("ghost")
+    SCLDM.setup_anndata(adata, layer="counts", cell_type_key="type")
+    (condition,) = SCLDM(adata).conditions
+    assert condition.observed == ["T", "NK", "B"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"categorical_covariate_keys": ["sex", "sex"]}, "'sex' is given twice"),
+        (
+            {"categorical_covariate_keys": ["age"], "continuous_covariate_keys": ["age"]},
+            "'age' is given twice",
+        ),
+        ({"categorical_covariate_keys": ["spatial_0"]}, "'spatial_0' has the name of"),
+        ({"categorical_covariate_keys": ["n_samples"]}, "'n_samples' has the name of"),
+    ],
+)
+def test_covariates_that_collide(adata, keys, words):
+    adata.obs["spatial_0"] = adata.obs["n_samples"] = "a"
+    with pytest.raises(ValueError, match=words):
+        SCLDM.setup_anndata(adata, layer="counts", **keys)
+
+
+def test_categories_are_text_or_numbers(adata):
+    adata.obs["mixed"] = [1, "a"] * 200
+    with pytest.raises(ValueError, match="categories of type int, str"):
+        SCLDM.setup_anndata(adata, layer="counts", cell_type_key="mixed")
+    adata.obs["when"] = np.datetime64("2020-01-01")
+    with pytest.raises(ValueError, match="categories of type Timestamp"):
+        SCLDM.setup_anndata(adata, layer="counts", batch_key="when")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"n_latent": 0}, ValueError, "`n_latent=0` must be a whole number"),
+        ({"width": -1}, ValueError, "`width=-1` must be"),
+        ({"condition_dropout": 1.5}, ValueError, "`condition_dropout=1.5` must be a number of"),
+        ({"ema_decay": 2}, ValueError, "`ema_decay=2` must be"),
+        ({"dispersion": "typo"}, ValueError, "`dispersion='typo'` is not known"),
+        ({"latent_distribution": "ln"}, TypeError, "`latent_distribution` cannot be set"),
+    ],
+)
+def test_wrong_arguments_of_the_model(adata, arguments, error, words):
+    SCLDM.setup_anndata(adata, layer="counts")
+    with pytest.raises(error, match=words):
+        SCLDM(adata, **arguments)
+
+
+def test_new_data_may_hold_new_combinations_but_no_new_covariates(trained, new_data):
+    new_data.obs["guide"] = "KLF1+TP53"
+    assert trained.get_latent_representation(new_data.copy()).shape == (50, 6)
+    new_data.obs["sex"] = "X"
+    with pytest.raises(ValueError, match=r"`categorical_covariate_keys='sex'` holds \['X'\]"):
+        trained.get_latent_representation(new_data.copy())

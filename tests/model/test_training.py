@@ -166,3 +166,63 @@ def test_posterior_predictive_check(trained):
     )
     check.coefficient_of_variation("cells")
     assert check.metrics
+
+
+def test_the_diffusion_trains_on_the_data_at_hand(trained, tmp_path, new_data):
+    trained.save(tmp_path / "model")
+    model = SCLDM.load(tmp_path / "model", adata=new_data)
+    model.train_diffusion(20, **QUIET)
+    assert len(model.training_frame_) == 50
+    indices = np.concatenate([model.train_indices, model.validation_indices, model.test_indices])
+    assert sorted(indices) == list(range(50))
+
+
+def test_cells_kept_for_testing_stay_known(model):
+    model.train(max_epochs=1, max_steps=5, train_size=0.5, validation_size=0.25, **QUIET)
+    assert len(model.test_indices) == 100
+
+
+def test_obs_that_was_changed_after_setup(model):
+    model.adata.obs["donor"] = 1 - model.adata.obs["donor"]
+    with pytest.raises(ValueError, match="The batch in `adata.obs` is not the one"):
+        model.train(1, 5, **QUIET)
+
+
+def test_too_few_cells_to_train(adata):
+    few = adata[:5].copy()
+    SCLDM.setup_anndata(few, layer="counts")
+    with pytest.raises(ValueError, match="`adata` has 5 cells; training needs 10"):
+        SCLDM(few).train(1, 5, **QUIET)
+
+
+def test_arguments_that_belong_to_one_stage(model):
+    with pytest.raises(ValueError, match="`early_stopping_monitor` differs between the stages"):
+        model.train(1, 5, early_stopping_monitor="elbo_validation", **QUIET)
+
+
+def test_codes_of_the_scvi_model_are_kept(adata, tmp_path):
+    """Loaded with data whose categories stand in another order, codes must not be swapped."""
+    scvi.settings.seed = 0
+    adata.obs["donor"] = adata.obs["donor"].map({0: "x", 1: "y"}).astype("category")
+    scvi.model.SCVI.setup_anndata(adata, layer="counts", batch_key="donor")
+    source = scvi.model.SCVI(adata, n_latent=3, n_hidden=16, encode_covariates=True)
+    source.train(2, enable_progress_bar=False)
+    source.save(tmp_path / "scvi")
+    other = adata[::-1].copy()
+    other.obs["donor"] = other.obs["donor"].astype("category").cat.reorder_categories(["y", "x"])
+    loaded = scvi.model.SCVI.load(tmp_path / "scvi", adata=other)
+    model = SCLDM.from_scvi_model(loaded)
+    np.testing.assert_allclose(
+        model.get_latent_representation(), loaded.get_latent_representation(), atol=1e-5
+    )
+    assert model.conditions[0].categories == ["x", "y"]
+
+
+def test_arguments_that_come_from_the_scvi_model(adata):
+    scvi.model.SCVI.setup_anndata(adata, layer="counts")
+    source = scvi.model.SCVI(adata)
+    source.train(1, enable_progress_bar=False)
+    with pytest.raises(TypeError, match=r"\['n_latent'\] come from `scvi_model`"):
+        SCLDM.from_scvi_model(source, n_latent=9)
+    with pytest.raises(TypeError, match="`scvi_model` is a str"):
+        SCLDM.from_scvi_model("model")

@@ -44,6 +44,26 @@ def test_only_the_generator_is_drawn_from(name):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("name", ["nb", "zinb", "poisson"])
+def test_a_row_does_not_depend_on_rows_that_follow(name):
+    one = _distributions()[name]
+    other = _distributions()[name]
+    if name == "poisson":
+        other = Poisson(torch.cat([other.rate[:100], other.rate[100:] * 3]))
+    else:
+        other.mu = torch.cat([other.mu[:100], other.mu[100:] * 3])
+        other.theta = torch.cat([other.theta[:100], other.theta[100:] * 3])
+    x, y = (sample_counts(d, torch.Generator().manual_seed(0)) for d in (one, other))
+    assert torch.equal(x[:100], y[:100])
+    assert not torch.equal(x[100:], y[100:])
+
+
+def test_rates_that_are_not_finite_are_told():
+    broken = Poisson(torch.tensor([1.0, torch.inf]), validate_args=False)
+    with pytest.raises(ValueError, match="rates that are not finite"):
+        sample_counts(broken, torch.Generator())
+
+
 def test_other_distributions_are_refused():
     with pytest.raises(TypeError, match="Normal, not one of counts"):
         sample_counts(torch.distributions.Normal(0.0, 1.0), torch.Generator())

@@ -9,7 +9,7 @@ def _network():
     embedders = {
         "cell_type": CategoryEmbedder(3, 16),
         "perturbation": SetEmbedder(4, 16),
-        "time": FourierEmbedder(torch.zeros(1), torch.ones(1), 16),
+        "time": FourierEmbedder(1, 16),
     }
     return AdaLNMLP(5, ConditionEmbedder(embedders, 16), depth=2)
 

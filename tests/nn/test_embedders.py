@@ -18,11 +18,11 @@ def _embedders():
         "cell_type": (CategoryEmbedder(3, 8), torch.tensor([[0.0], [2.0]])),
         "perturbation": (SetEmbedder(4, 8), torch.tensor([[-1.0, -1, 0, 0], [1, 3, 0.5, 2]])),
         "time": (
-            FourierEmbedder(torch.tensor([2.0]), torch.tensor([3.0]), 8),
+            FourierEmbedder(1, 8),
             torch.tensor([[1.0], [4.0]]),
         ),
         "spatial": (
-            FourierEmbedder(torch.zeros(2), torch.ones(2), 8),
+            FourierEmbedder(2, 8),
             torch.tensor([[1.0, 0.0], [4.0, 2.0]]),
         ),
     }

@@ -10,7 +10,8 @@ def _latents(n=100):
 
 
 def _data(n_val=20, batch_size=16, steps=7):
-    return LatentDataModule(_latents(), np.arange(n_val, 100), np.arange(n_val), batch_size, steps)
+    split = np.arange(n_val, 100), np.arange(n_val), np.arange(0)
+    return LatentDataModule(_latents(), *split, batch_size, steps)
 
 
 def test_an_epoch_is_a_number_of_steps_and_rows_stay_together():

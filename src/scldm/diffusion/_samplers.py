@@ -110,7 +110,7 @@ def _normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
 class Euler(Sampler):
     """First order; on the straight path it is rectified flow's step, on others DDIM's."""
 
-    default_steps = 30
+    default_steps = 20
 
     def step(self, denoiser, x_t, t, s, conditions, generator):
         alpha_t, sigma_t = denoiser.scales(t, x_t)
@@ -126,7 +126,7 @@ class Heun(Sampler):
     not defined (Karras et al. 2022, algorithm 1).
     """
 
-    default_steps = 10
+    default_steps = 5
 
     def step(self, denoiser, x_t, t, s, conditions, generator):
         alpha_t, sigma_t = denoiser.scales(t, x_t)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ._fields import shortened
 
-__all__ = ["chosen", "positive"]
+__all__ = ["chosen", "positive", "share"]
 
 
 def chosen(argument: str, name: Any, known: Collection[str]) -> Any:
@@ -25,14 +25,31 @@ def chosen(argument: str, name: Any, known: Collection[str]) -> Any:
     return known[name] if isinstance(known, dict) else name
 
 
-def positive(argument: str, value: Any) -> int:
-    """Return a whole number of 1 or more.
+def share(argument: str, value: Any, default: float | None = None) -> float:
+    """Return a number from 0 up to, but not including, 1; the default for ``None``.
 
     Raises
     ------
     ValueError
         If it is not one.
     """
+    if value is None and default is not None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ValueError(f"`{argument}={value!r}` must be a number of at least 0 and below 1.")
+    return float(value)
+
+
+def positive(argument: str, value: Any, default: int | None = None) -> int:
+    """Return a whole number of 1 or more; the default for ``None``.
+
+    Raises
+    ------
+    ValueError
+        If it is not one.
+    """
+    if value is None and default is not None:
+        return default
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"`{argument}={value!r}` must be a whole number of 1 or more.")
     return int(value)

@@ -9,7 +9,7 @@ each argument (several for coordinates), holding the user's values.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,10 +80,18 @@ class Condition(ABC):
 
 def one_dimensional(argument: str, values: Any) -> np.ndarray:
     """Return a user's values as an array, of length one where one holds for all cells."""
+    if isinstance(values, torch.Tensor | np.ndarray) and values.ndim == 0:
+        values = values.item()
     if pd.api.types.is_scalar(values):
         return np.array([values], dtype=object)
+    if isinstance(values, set | frozenset | dict) or not isinstance(values, Iterable):
+        raise ValueError(
+            f"`{argument}` is a {type(values).__name__}; give one value for all cells, or a list "
+            "or array with one for each."
+        )
+    values = values.tolist() if isinstance(values, torch.Tensor) else list(values)
     column = np.empty(len(values), dtype=object)
-    column[:] = list(values)
+    column[:] = values
     if any(not pd.api.types.is_scalar(value) for value in column):
         raise ValueError(f"`{argument}` is nested; give one value for all cells or one for each.")
     return column
@@ -99,28 +107,36 @@ class Category(Condition):
     column
         The user's column of ``obs``.
     categories
-        What is known, in the user's order.
+        The categories of the column, in the user's order.
+    observed
+        Those that cells have; only they can be asked for.
     in_decoder
         Whether the decoder depends on it too.
     """
 
     def __init__(
-        self, name: str, column: str, categories: Sequence[Any], in_decoder: bool = False
+        self,
+        name: str,
+        column: str,
+        categories: Sequence[Any],
+        observed: Sequence[Any] | None = None,
+        in_decoder: bool = False,
     ) -> None:
         super().__init__(name, in_decoder)
         self.column = column
         self.categories = list(categories)
+        self.observed = self.categories if observed is None else list(observed)
 
     def parse(self, argument: str, values: Any) -> pd.DataFrame:
         given = one_dimensional(argument, values)
-        known = pd.Categorical(given, categories=self.categories)
+        known = pd.Categorical(given, categories=self.observed)
         if (known.codes < 0).any():
             unknown = given[known.codes < 0][0]
             raise ValueError(
                 f"`{argument}={unknown!r}` is not a known {argument.replace('_', ' ')}. "
-                f"Known: {shortened(self.categories)}."
+                f"Known: {shortened(self.observed)}."
             )
-        return pd.DataFrame({argument: known})
+        return pd.DataFrame({argument: known.set_categories(self.categories)})
 
     def read(self, adata: AnnData) -> pd.DataFrame:
         return self.parse(self.name, adata.obs[self.column])
@@ -188,10 +204,14 @@ class Number(Condition):
         adata.obs[self.column] = as_typed if np.allclose(as_typed, numbers) else numbers
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
-        return frame[[self.name]].to_numpy(dtype=np.float32)
+        return self.standardise(frame[[self.name]].to_numpy(dtype=float)).astype(np.float32)
+
+    def standardise(self, values: np.ndarray) -> np.ndarray:
+        """Subtract the mean and divide by the spread, before precision is given up."""
+        return (values - self.mean) / self.spread
 
     def embedder(self, width: int) -> nn.Module:
-        return FourierEmbedder(torch.tensor([self.mean]), torch.tensor([self.spread]), width)
+        return FourierEmbedder(1, width)
 
 
 class Coordinates(Condition):
@@ -239,8 +259,8 @@ class Coordinates(Condition):
         adata.obsm[self.column] = frame[self.columns(self.name)].to_numpy()
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
-        return frame[self.columns(self.name)].to_numpy(dtype=np.float32)
+        places = frame[self.columns(self.name)].to_numpy(dtype=float)
+        return ((places - np.array(self.mean)) / self.spread).astype(np.float32)
 
     def embedder(self, width: int) -> nn.Module:
-        shift = torch.tensor(self.mean)
-        return FourierEmbedder(shift, torch.full_like(shift, self.spread), width, n_octaves=7)
+        return FourierEmbedder(len(self.mean), width, n_octaves=7)

@@ -8,6 +8,7 @@ standardised with, so that a model can be rebuilt from its registry alone.
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,28 @@ def _require_category(adata: AnnData, argument: str, column: str) -> pd.Series:
             f"`{argument}={column!r}` has no value (NaN) in {missing} of {adata.n_obs} cells. "
             "Give them a category of their own or leave them out."
         )
+    known = values.unique()
+    if not (all(isinstance(x, str) for x in known) or all(isinstance(x, Real) for x in known)):
+        kinds = sorted({type(x).__name__ for x in known})
+        raise ValueError(
+            f"`{argument}={column!r}` holds categories of type {', '.join(kinds)}; they must be "
+            "all text or all numbers."
+        )
     return values
+
+
+def _observed(values: pd.Series) -> list:
+    """Return the categories that occur, in the order of the column's own."""
+    return list(values.astype("category").cat.remove_unused_categories().cat.categories)
+
+
+def _refuse_unknown(argument: str, column: str, values: pd.Series, known: list) -> None:
+    unknown = sorted(set(values.unique()) - set(known), key=str)
+    if unknown:
+        raise ValueError(
+            f"`{argument}={column!r}` holds {shortened(unknown)}, unknown to the model. "
+            f"Known: {shortened(known)}."
+        )
 
 
 def _require_numbers(adata: AnnData, argument: str, column: str) -> np.ndarray:
@@ -114,6 +136,8 @@ class CountsField(LayerField):
 
     @staticmethod
     def _check_values(values: np.ndarray, where: str) -> None:
+        if values.dtype.kind not in "biuf":
+            raise ValueError(f"{where} has values of type {values.dtype}, but must hold counts.")
         for bad, problem in (
             (np.isnan(values), "NaN"),
             (np.isinf(values), "infinite values"),
@@ -153,6 +177,8 @@ class CategoryField(CategoricalObsField):
         The argument of ``setup_anndata`` that named the column.
     required_category
         A category that has to occur when the field is first registered.
+    open_ended
+        Whether new data may have categories that the model has not seen.
     """
 
     def __init__(
@@ -160,10 +186,12 @@ class CategoryField(CategoricalObsField):
         registry_key: str,
         attr_key: str | None,
         argument: str,
-        required_category: str | None = None,
+        required_category: Any = None,
+        open_ended: bool = False,
     ) -> None:
         super().__init__(registry_key, attr_key)
         self.argument = argument
+        self.open_ended = open_ended
         self.required_category = required_category
         self.user_key = attr_key
 
@@ -180,19 +208,20 @@ class CategoryField(CategoricalObsField):
                     f"`control_label={self.required_category!r}` does not occur in "
                     f"`{self.argument}={self.user_key!r}`. Known: {shortened(known)}."
                 )
-        return super().register_field(adata)
+        state = super().register_field(adata)
+        return state | {"observed": _observed(adata.obs[self._original_attr_key])}
 
     def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
-        if self.user_key is not None and not kwargs.get("extend_categories"):
+        kwargs["extend_categories"] = self.open_ended or kwargs.get("extend_categories", False)
+        if self.user_key is not None and not kwargs["extend_categories"]:
             values = _require_category(adata_target, self.argument, self.user_key)
             known = list(state_registry[self.CATEGORICAL_MAPPING_KEY])
-            unknown = sorted(set(values.unique()) - set(known), key=str)
-            if unknown:
-                raise ValueError(
-                    f"`{self.argument}={self.user_key!r}` holds {shortened(unknown)}, "
-                    f"unknown to the model. Known: {shortened(known)}."
-                )
-        return super().transfer_field(state_registry, adata_target, **kwargs)
+            _refuse_unknown(self.argument, self.user_key, values, known)
+        state = super().transfer_field(state_registry, adata_target, **kwargs)
+        observed = state_registry.get("observed")
+        if observed is None:  # the registry of an scvi-tools model
+            observed = _observed(adata_target.obs[self._original_attr_key])
+        return state | {"observed": observed}
 
 
 class NumberField(NumericalObsField):
@@ -285,6 +314,25 @@ class CategoricalCovariatesField(CategoricalJointObsField):
         for key in self.attr_keys:
             _require_category(adata, "categorical_covariate_keys", key)
         super().validate_field(adata)
+
+    def register_field(self, adata: AnnData) -> dict:
+        state = super().register_field(adata)
+        return state | {"observed": {key: _observed(adata.obs[key]) for key in self.attr_keys}}
+
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
+        self.validate_field(adata_target)
+        for key in [] if kwargs.get("extend_categories") else self.attr_keys:
+            _refuse_unknown(
+                "categorical_covariate_keys",
+                key,
+                adata_target.obs[key],
+                list(state_registry[self.MAPPINGS_KEY][key]),
+            )
+        state = super().transfer_field(state_registry, adata_target, **kwargs)
+        observed = state_registry.get("observed")
+        if observed is None:
+            observed = {key: _observed(adata_target.obs[key]) for key in self.attr_keys}
+        return state | {"observed": observed}
 
 
 class ContinuousCovariatesField(NumericalJointObsField):

@@ -62,11 +62,13 @@ class FilesMixin:
         FileExistsError
             If the directory exists and ``overwrite`` is false.
         """
-        target = Path(dir_path)
+        target = Path(dir_path).expanduser().resolve()
         if target.exists() and not overwrite:
             raise FileExistsError(f"`dir_path={str(dir_path)!r}` exists; set `overwrite=True`.")
         prefix = prefix or ""
-        partial = target.with_name(f".{target.name}.partial")
+        # on the same file system as the target, so that moving is one step
+        beside = target if target.exists() else target.parent
+        partial = beside / f".{target.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
@@ -78,6 +80,9 @@ class FilesMixin:
             target.mkdir(exist_ok=True)
             for file in partial.iterdir():
                 os.replace(file, target / file.name)
+            if not save_anndata:
+                # data saved with an earlier model are not this one's
+                (target / f"{prefix}{_DATA_FILE}").unlink(missing_ok=True)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -116,11 +121,12 @@ class FilesMixin:
             accelerator, device, return_device="torch", validate_single_device=True
         )
         prefix = prefix or ""
-        attributes, state = cls._from_file(Path(dir_path) / f"{prefix}{_MODEL_FILE}")
+        folder = Path(dir_path).expanduser()
+        attributes, state = cls._from_file(folder / f"{prefix}{_MODEL_FILE}")
         registry = attributes.pop("registry_")
         init_params = attributes.pop("init_params_")
         if adata is None:
-            adata = _saved_data(Path(dir_path) / f"{prefix}{_DATA_FILE}")
+            adata = _saved_data(folder / f"{prefix}{_DATA_FILE}")
         if adata is False:
             adata = None
         else:

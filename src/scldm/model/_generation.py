@@ -23,7 +23,6 @@ from scldm.module import sample_counts
 
 from ._blocks import BLOCK_SIZE, Stream, blocks, generator, resolved_seed
 from ._choices import chosen, positive
-from ._conditions import Category
 from ._request import Request, complete
 
 __all__ = ["GenerationMixin"]
@@ -71,7 +70,7 @@ class GenerationMixin:
         n_cells: int | None = None,
         *,
         seed: int | None = None,
-        batch_size: int = 4096,
+        batch_size: int = 1024,
         sampler: str | Sampler = "heun",
         steps: int | None = None,
         guidance_scale: float = 1.0,
@@ -88,7 +87,7 @@ class GenerationMixin:
             The same seed gives the same cells, whatever the batch size. ``None`` draws one from
             torch's global state, which ``scvi.settings.seed`` sets; it is recorded.
         batch_size
-            Cells that are handled at a time, rounded up to whole blocks of 256.
+            Cells held as dense counts at a time, in whole blocks of 256.
         sampler
             One of :data:`scldm.diffusion.SAMPLERS`, or a sampler.
         steps
@@ -121,18 +120,19 @@ class GenerationMixin:
         batch_size = positive("batch_size", batch_size)
         draw = self._order(n_cells, conditions, seed, sampler, steps, guidance_scale)
         decoder = self._decoder_inputs(draw.request.frame)
-        latents, library_sizes, counts = [], [], []
+        latents, library_sizes, dense, counts = [], [], [], []
         all_blocks = list(blocks(draw.n_cells))
         for block, rows, padded in track(all_blocks, "Generating", disable=not show_progress):
             z, log_library = self._sample_block(draw, block, padded)
             inputs = {name: values[padded] for name, values in decoder.items()}
             x = self._count_block(z, log_library, inputs, draw.seed, block)
             n = rows.stop - rows.start
-            counts.append(_to_csr(x[:n]))
+            dense.append(x[:n])
             latents.append(z[:n].cpu().numpy())
             library_sizes.append(log_library[:n, 0].exp().cpu().numpy())
-            if len(counts) * BLOCK_SIZE >= batch_size:
-                counts = [sparse.vstack(counts, format="csr")]
+            if len(dense) * BLOCK_SIZE >= batch_size or rows.stop == draw.n_cells:
+                counts.append(_to_csr(torch.cat(dense)))
+                dense = []
         adata = AnnData(
             X=sparse.vstack(counts, format="csr"),
             obs=pd.DataFrame(index=[f"generated_{i}" for i in range(draw.n_cells)]),
@@ -243,6 +243,9 @@ class GenerationMixin:
     def _reserved_names(cls) -> set[str]:
         """Return names that a covariate cannot have, as they mean something in ``generate``."""
         names = {"cell_type", "batch", "perturbation", "dose", "time", "spatial"}
+        names |= {f"spatial_{axis}" for axis in range(3)}
+        # for arguments that sampling methods may come to have
+        names |= {"adata", "cells", "coordinates", "method", "n_samples", "out", "times"}
         for method in (GenerationMixin.generate, GenerationMixin.decode):
             names |= set(inspect.signature(method).parameters) - {"self", "conditions"}
         return names
@@ -316,13 +319,13 @@ class GenerationMixin:
                 return torch.zeros(len(frame), 1, dtype=torch.long)
             return torch.from_numpy(encoded[name].encode(frame)).long()
 
-        covariates = [c for c in self.conditions if c.in_decoder and c.name != "batch"]
+        setup = self.registry_["setup_args"]
         inputs = {"batch_index": codes("batch"), "labels": codes("cell_type")}
-        for name, kind in (("cat_covs", True), ("cont_covs", False)):
-            parts = [c.encode(frame) for c in covariates if isinstance(c, Category) is kind]
-            if parts:
-                values = torch.from_numpy(np.concatenate(parts, axis=1))
-                inputs[name] = values.long() if kind else values
+        if categorical := setup["categorical_covariate_keys"]:
+            inputs["cat_covs"] = torch.cat([codes(name) for name in categorical], dim=1)
+        if continuous := setup["continuous_covariate_keys"]:
+            # as they are: scvi-tools trains the decoder on them without scaling
+            inputs["cont_covs"] = torch.from_numpy(frame[continuous].to_numpy(np.float32))
         return inputs
 
     def _checked_latents(self, z: np.ndarray) -> Tensor:

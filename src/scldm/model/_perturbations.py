@@ -26,7 +26,7 @@ class PerturbationSet(Condition):
     column
         The user's column of ``obs``.
     labels
-        Labels of the training data, in the user's order.
+        Labels that cells have, in the user's order.
     control
         The label of the control.
     dose
@@ -45,7 +45,8 @@ class PerturbationSet(Condition):
     ) -> None:
         super().__init__("perturbation")
         self.column = column
-        self.labels = [str(label) for label in labels]
+        self.originals = {str(label): label for label in labels}
+        self.labels = list(self.originals)
         self.control = str(control)
         self.dose = dose
         self.separator = separator
@@ -57,7 +58,11 @@ class PerturbationSet(Condition):
         return ("perturbation",) if self.dose is None else ("perturbation", "dose")
 
     def _split(self, label: str) -> list[str]:
-        return [part for part in label.split(self.separator) if part not in (self.control, "")]
+        """Return the members; a name such as ``"CD4+"`` is one, not a combination."""
+        if label == self.control:
+            return []
+        parts = label.split(self.separator)
+        return [label] if "" in parts else [part for part in parts if part != self.control]
 
     def _canonical(self, label: Any) -> str:
         """Return the label as the data spell it; combinations may be new, their parts not."""
@@ -83,8 +88,10 @@ class PerturbationSet(Condition):
 
     def write(self, frame: pd.DataFrame, adata: AnnData) -> None:
         labels = frame["perturbation"]
-        new = [label for label in pd.unique(labels.dropna()) if label not in self.labels]
-        adata.obs[self.column] = pd.Categorical(labels, categories=[*self.labels, *new])
+        new = [label for label in pd.unique(labels.dropna()) if label not in self.originals]
+        values = labels.astype(object).map(lambda label: self.originals.get(label, label))
+        categories = [*self.originals.values(), *new]
+        adata.obs[self.column] = pd.Categorical(values, categories=categories)
         if self.dose is not None:
             self.dose.write(frame, adata)
 
@@ -99,13 +106,14 @@ class PerturbationSet(Condition):
         # code -1, a missing label, takes the table's last row
         table[-1] = np.nan
         codes = table[labels.codes]
-        dose = np.ones(len(frame)) if self.dose is None else frame["dose"].to_numpy(float)
-        doses = np.broadcast_to(dose[:, None], codes.shape)
+        dose = np.zeros((len(frame), 1))
+        if self.dose is not None:
+            dose = self.dose.standardise(frame[["dose"]].to_numpy(float))
+        doses = np.broadcast_to(dose, codes.shape)
         return np.concatenate([codes, doses], axis=1).astype(np.float32)
 
     def embedder(self, width: int) -> nn.Module:
-        mean, spread = (1.0, 1.0) if self.dose is None else (self.dose.mean, self.dose.spread)
-        return SetEmbedder(max(len(self.items), 1), width, mean, spread)
+        return SetEmbedder(max(len(self.items), 1), width)
 
     def plausible(self, training: pd.DataFrame, wanted: pd.Series) -> np.ndarray:
         """A new combination gets the doses of perturbed cells, not the control's."""

@@ -66,14 +66,36 @@ def _column_to_plain(column: pd.Series) -> Any:
     if isinstance(column.dtype, pd.CategoricalDtype):
         return {
             "codes": to_plain(column.cat.codes.to_numpy()),
-            "categories": to_plain(column.cat.categories),
+            "categories": _as_values(column.cat.categories.astype(object)),
             "ordered": bool(column.cat.ordered),
         }
-    return to_plain(column.to_numpy())
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biuf":
+        return to_plain(column.to_numpy())
+    return {"values": _as_values(column.astype(object)), "dtype": str(column.dtype)}
+
+
+def _as_values(items: pd.Series | pd.Index) -> list:
+    """Return plain values; what is neither text nor a number is written as text."""
+    plain = [item.item() if isinstance(item, np.generic) else item for item in items]
+    return [
+        None
+        if pd.isna(item)
+        else item
+        if isinstance(item, bool | int | float | str)
+        else str(item)
+        for item in plain
+    ]
 
 
 def _column_from_plain(column: Any) -> Any:
-    if isinstance(column, Mapping):
-        codes, categories = from_plain(column["codes"]), from_plain(column["categories"])
+    if isinstance(column, torch.Tensor):
+        return from_plain(column)
+    if "codes" in column:
+        codes, categories = from_plain(column["codes"]), column["categories"]
         return pd.Categorical.from_codes(codes, categories, ordered=column["ordered"])
-    return from_plain(column)
+    values = pd.array(column["values"], dtype=object)
+    try:
+        return values.astype(column["dtype"])
+    except (TypeError, ValueError):
+        # a type that text does not lead back to
+        return values

@@ -18,18 +18,22 @@ def _number(name: str, field: Mapping[str, Any], in_decoder: bool = False) -> Nu
     return Number(name, column, state["mean"], state["spread"], state["dtype"], in_decoder)
 
 
-def conditions_from_registry(registry: Mapping[str, Any]) -> list[Condition]:
+def conditions_from_registry(
+    registry: Mapping[str, Any], cell_type_in_decoder: bool = False
+) -> list[Condition]:
     """Return the conditions that a setup registered, in a fixed order.
 
     Parameters
     ----------
     registry
         The registry of scvi-tools' data manager, as it stands in a saved model.
+    cell_type_in_decoder
+        Whether the decoder depends on the cell type.
     """
     fields = registry["field_registries"]
     setup = registry["setup_args"]
     return [
-        *_categories(fields, setup),
+        *_categories(fields, setup, cell_type_in_decoder),
         *_perturbation_and_dose(fields, setup),
         *([_number("time", fields[KEYS.TIME])] if setup["time_key"] else []),
         *_coordinates(fields, setup),
@@ -37,14 +41,18 @@ def conditions_from_registry(registry: Mapping[str, Any]) -> list[Condition]:
     ]
 
 
-def _categories(fields: Mapping[str, Any], setup: Mapping[str, Any]) -> Iterable[Condition]:
+def _categories(
+    fields: Mapping[str, Any], setup: Mapping[str, Any], cell_type_in_decoder: bool
+) -> Iterable[Condition]:
     for name, key, in_decoder in (
-        ("cell_type", KEYS.CELL_TYPE, False),
+        ("cell_type", KEYS.CELL_TYPE, cell_type_in_decoder),
         ("batch", KEYS.BATCH, True),
     ):
-        if setup[f"{name}_key"]:
-            known = fields[key]["state_registry"]["categorical_mapping"]
-            yield Category(name, setup[f"{name}_key"], list(known), in_decoder)
+        column = setup[f"{name}_key"]
+        if column:
+            state = fields[key]["state_registry"]
+            categories = list(state["categorical_mapping"])
+            yield Category(name, column, categories, list(state["observed"]), in_decoder)
 
 
 def _perturbation_and_dose(
@@ -52,8 +60,8 @@ def _perturbation_and_dose(
 ) -> Iterable[Condition]:
     dose = _number("dose", fields[KEYS.DOSE]) if setup["dose_key"] else None
     if setup["perturbation_key"]:
-        known = fields[KEYS.PERTURBATION]["state_registry"]["categorical_mapping"]
-        yield PerturbationSet(setup["perturbation_key"], list(known), setup["control_label"], dose)
+        labels = list(fields[KEYS.PERTURBATION]["state_registry"]["observed"])
+        yield PerturbationSet(setup["perturbation_key"], labels, setup["control_label"], dose)
     elif dose is not None:
         yield dose
 
@@ -66,8 +74,9 @@ def _coordinates(fields: Mapping[str, Any], setup: Mapping[str, Any]) -> Iterabl
 
 def _covariates(fields: Mapping[str, Any], setup: Mapping[str, Any]) -> Iterable[Condition]:
     for column in setup["categorical_covariate_keys"] or []:
-        known = fields[KEYS.CATEGORICAL]["state_registry"]["mappings"][column]
-        yield Category(column, column, list(known), in_decoder=True)
+        state = fields[KEYS.CATEGORICAL]["state_registry"]
+        categories, observed = state["mappings"][column], state["observed"][column]
+        yield Category(column, column, list(categories), list(observed), in_decoder=True)
     for column in setup["continuous_covariate_keys"] or []:
         state = fields[KEYS.CONTINUOUS]["state_registry"]
         mean, spread, dtype = (state[what][column] for what in ("mean", "spread", "dtype"))

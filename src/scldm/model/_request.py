@@ -198,7 +198,8 @@ def _matching(training: pd.DataFrame, values: pd.Series) -> np.ndarray:
     distance = np.square((near - values[numbers].to_numpy(float)) / spread).sum(axis=1)
     if (distance == 0).any():
         return candidates[distance == 0]
-    return candidates[np.argsort(distance, kind="stable")[:_NEAREST]]
+    k = min(_NEAREST, len(candidates)) - 1
+    return candidates[np.argpartition(distance, k)[: k + 1]]
 
 
 def _describe(argument: str, given: Mapping[str, Any], parsed: Mapping[str, pd.DataFrame]) -> str:

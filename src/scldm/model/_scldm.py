@@ -17,7 +17,7 @@ from scldm.diffusion import PARAMETRISATIONS, SCHEDULES, TIME_DISTRIBUTIONS
 from scldm.module import CountAutoencoder, LatentDiffusion, SCLDMModule
 from scldm.nn import AdaLNMLP, ConditionEmbedder
 
-from ._choices import chosen
+from ._choices import chosen, positive, share
 from ._fields import (
     CategoricalCovariatesField,
     CategoryField,
@@ -26,6 +26,7 @@ from ._fields import (
     CountsField,
     LibrarySizeField,
     NumberField,
+    shortened,
 )
 from ._files import FilesMixin
 from ._generation import GenerationMixin
@@ -123,15 +124,19 @@ class SCLDM(FilesMixin, GenerationMixin, TrainingMixin, RNASeqMixin, VAEMixin, B
     ) -> None:
         if adata is not None and not isinstance(adata, AnnData):
             raise TypeError(f"`adata` is a {type(adata).__name__}, not an AnnData.")
+        for name in ("latent_distribution", "use_observed_lib_size"):
+            if name in module_kwargs:
+                raise TypeError(f"`{name}` cannot be set: latents are normal, sizes observed.")
         super().__init__(adata, registry)
         self.recipe = Recipe.for_cells(self.summary_stats["n_cells"])
-        n_latent = n_latent or self.recipe.n_latent
-        n_hidden = n_hidden or self.recipe.n_hidden
-        dropout_rate = self.recipe.dropout_rate if dropout_rate is None else dropout_rate
+        n_latent = positive("n_latent", n_latent, self.recipe.n_latent)
+        n_hidden = positive("n_hidden", n_hidden, self.recipe.n_hidden)
+        n_layers = positive("n_layers", n_layers)
+        dropout_rate = share("dropout_rate", dropout_rate, self.recipe.dropout_rate)
         kl_weight = self.recipe.kl_weight if kl_weight is None else kl_weight
-        width = width or self.recipe.width
+        width = positive("width", width, self.recipe.width)
         self.kl_weight = kl_weight
-        self.conditions = conditions_from_registry(self.registry_)
+        self.conditions = conditions_from_registry(self.registry_, dispersion == "gene-label")
         autoencoder = CountAutoencoder(
             **self._decoder_sizes(),
             n_hidden=n_hidden,
@@ -144,13 +149,13 @@ class SCLDM(FilesMixin, GenerationMixin, TrainingMixin, RNASeqMixin, VAEMixin, B
         )
         embedder = ConditionEmbedder({c.name: c.embedder(width) for c in self.conditions}, width)
         diffusion = LatentDiffusion(
-            AdaLNMLP(n_latent + 1, embedder, depth),
+            AdaLNMLP(n_latent + 1, embedder, positive("depth", depth)),
             n_latent,
             chosen("schedule", schedule, SCHEDULES)(),
             chosen("parametrisation", parametrisation, PARAMETRISATIONS)(),
             chosen("times", times, TIME_DISTRIBUTIONS)(),
-            condition_dropout,
-            ema_decay,
+            share("condition_dropout", condition_dropout),
+            share("ema_decay", ema_decay),
         )
         self.module = SCLDMModule(autoencoder, diffusion)
         self.training_frame_: pd.DataFrame | None = None
@@ -251,7 +256,9 @@ class SCLDM(FilesMixin, GenerationMixin, TrainingMixin, RNASeqMixin, VAEMixin, B
             LibrarySizeField(KEYS.LIBRARY_SIZE, library_size_key, "library_size_key"),
             CategoryField(KEYS.CELL_TYPE, cell_type_key, "cell_type_key"),
             CategoryField(KEYS.BATCH, batch_key, "batch_key"),
-            CategoryField(KEYS.PERTURBATION, perturbation_key, "perturbation_key", control),
+            CategoryField(
+                KEYS.PERTURBATION, perturbation_key, "perturbation_key", control, open_ended=True
+            ),
             NumberField(KEYS.DOSE, dose_key, "dose_key"),
             NumberField(KEYS.TIME, time_key, "time_key"),
             CategoricalCovariatesField(KEYS.CATEGORICAL, categorical_covariate_keys),
@@ -298,6 +305,8 @@ class SCLDM(FilesMixin, GenerationMixin, TrainingMixin, RNASeqMixin, VAEMixin, B
             If the model is not trained or has no data, or uses a latent or a likelihood that
             cannot be diffused here.
         """
+        if not isinstance(scvi_model, SCVI):
+            raise TypeError(f"`scvi_model` is a {type(scvi_model).__name__}, not an SCVI model.")
         if not scvi_model.is_trained or scvi_model.adata is None:
             raise ValueError("`scvi_model` must be trained and have its data.")
         source = scvi_model.module
@@ -306,6 +315,13 @@ class SCLDM(FilesMixin, GenerationMixin, TrainingMixin, RNASeqMixin, VAEMixin, B
                 "`scvi_model` must have `latent_distribution='normal'` and "
                 "`use_observed_lib_size=True`."
             )
+        params = scvi_model.init_params_
+        inherited = {**params["non_kwargs"], **params["kwargs"].get("kwargs", {})}
+        fixed = sorted(set(inherited) & set(model_kwargs))
+        if fixed:
+            raise TypeError(f"{shortened(fixed)} come from `scvi_model` and cannot be set.")
+        for name in ("use_observed_lib_size", "latent_distribution"):
+            inherited.pop(name, None)
         setup = scvi_model.registry_["setup_args"]
         cls.setup_anndata(
             scvi_model.adata,
@@ -320,10 +336,8 @@ class SCLDM(FilesMixin, GenerationMixin, TrainingMixin, RNASeqMixin, VAEMixin, B
             spatial_key=spatial_key,
             categorical_covariate_keys=setup["categorical_covariate_keys"],
             continuous_covariate_keys=setup["continuous_covariate_keys"],
+            source_registry=cls._codes_of(scvi_model, cell_type_key or setup["labels_key"]),
         )
-        params = scvi_model.init_params_
-        inherited = {**params["non_kwargs"], **params["kwargs"].get("kwargs", {})}
-        inherited.pop("use_observed_lib_size", None)
         model = cls(scvi_model.adata, **{**inherited, **model_kwargs})
         model.module.autoencoder.load_state_dict(source.state_dict())
         model.train_indices = scvi_model.train_indices
@@ -336,14 +350,29 @@ class SCLDM(FilesMixin, GenerationMixin, TrainingMixin, RNASeqMixin, VAEMixin, B
         return model
 
     @staticmethod
+    def _codes_of(scvi_model: SCVI, cell_type_key: str | None) -> dict[str, Any]:
+        """Return the part of a registry that says which code a category has."""
+        fields = scvi_model.registry_["field_registries"]
+        keys = [KEYS.BATCH, KEYS.CATEGORICAL]
+        if cell_type_key == scvi_model.registry_["setup_args"]["labels_key"]:
+            keys.append(KEYS.CELL_TYPE)
+        return {"field_registries": {key: fields[key] for key in keys}}
+
+    @staticmethod
     def _check_covariate_names(*covariates: list[str] | None) -> None:
         taken = GenerationMixin._reserved_names()
+        seen: set[str] = set()
         for keys in covariates:
             if isinstance(keys, str):
                 raise TypeError(
                     f"Covariate keys must be a list of columns, not the text {keys!r}."
                 )
             for key in keys or []:
+                if not isinstance(key, str):
+                    raise TypeError(f"The covariate key {key!r} is not text.")
+                if key in seen:
+                    raise ValueError(f"The covariate {key!r} is given twice.")
+                seen.add(key)
                 if key in taken:
                     raise ValueError(
                         f"The covariate {key!r} has the name of an argument of `generate`. "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 from lightning.pytorch.callbacks import Callback
@@ -27,6 +28,7 @@ from ._keys import KEYS
 __all__ = ["TrainingMixin"]
 
 _STEPS_PER_EPOCH = 200
+_FEWEST_CELLS = 10
 _ROWS_AT_A_TIME = 4096
 
 
@@ -75,6 +77,13 @@ class TrainingMixin:
             For Lightning's trainer in both stages (``precision``, ``logger``, ``callbacks``,
             ``enable_progress_bar``, ...).
         """
+        for name in ("early_stopping_monitor", "checkpointing_monitor", "enable_checkpointing"):
+            if name in trainer_kwargs:
+                raise ValueError(
+                    f"`{name}` differs between the stages; give it in `autoencoder_kwargs` or "
+                    "`diffusion_kwargs`."
+                )
+        max_steps = positive("max_steps", max_steps, self.recipe.max_steps)
         shared = {
             "accelerator": accelerator,
             "devices": devices,
@@ -112,14 +121,18 @@ class TrainingMixin:
         **trainer_kwargs
             For Lightning's trainer.
         """
-        max_epochs = (
-            self.recipe.max_epochs if max_epochs is None else positive("max_epochs", max_epochs)
-        )
+        max_epochs = positive("max_epochs", max_epochs, self.recipe.max_epochs)
+        adata = self._adata_manager_or_raise().adata
+        if adata.n_obs < _FEWEST_CELLS:
+            raise ValueError(
+                f"`adata` has {adata.n_obs} cells; training needs {_FEWEST_CELLS} or more."
+            )
+        self.training_frame_ = self._read_conditions(adata)
         data = DataSplitter(
-            self._adata_manager_or_raise(),
+            self.adata_manager,
             train_size=train_size,
             validation_size=validation_size,
-            batch_size=batch_size,
+            batch_size=positive("batch_size", batch_size),
         )
         data.setup()
         # Lightning sets it up again; the split must not be drawn anew
@@ -135,14 +148,13 @@ class TrainingMixin:
             plan,
             data,
             max_epochs,
-            monitor="validation_loss" if early_stopping and data.n_val else None,
-            patience=45,
+            # at full KL weight, as the weight itself grows in the first epochs
+            monitor="elbo_validation" if early_stopping and data.n_val else None,
             accelerator=accelerator,
             devices=devices,
             **{"gradient_clip_val": 100.0, **trainer_kwargs},
         )
         self.autoencoder_trained_ = True
-        self.training_frame_ = self._read_conditions(self.adata)
 
     def train_diffusion(
         self,
@@ -181,37 +193,29 @@ class TrainingMixin:
                 "The diffusion needs a trained autoencoder. Call `train_autoencoder()` first, or "
                 "`train()` for both stages."
             )
-        max_steps = (
-            self.recipe.max_steps if max_steps is None else positive("max_steps", max_steps)
-        )
+        max_steps = positive("max_steps", max_steps, self.recipe.max_steps)
+        batch_size = positive("batch_size", batch_size)
         adata = self._adata_manager_or_raise().adata
+        self.training_frame_ = self._read_conditions(adata)
+        self.diffusion_trained_ = False
+        split = self._split_of(adata)
+        # the plan holds the diffusion alone, so no gradient can reach the autoencoder
         latents = self._encode(adata)
-        train_idx = self.train_indices
-        val_idx = self.validation_indices
-        if train_idx is None or not len(train_idx):
-            train_idx, val_idx = np.arange(adata.n_obs), np.arange(0)
-        fitted = latents[train_idx]
+        fitted = latents[split[0]]
         self.module.diffusion.fit_standardisation(fitted.mean, fitted.variance, fitted.log_library)
         steps_per_epoch = min(_STEPS_PER_EPOCH, max_steps)
-        data = LatentDataModule(latents, train_idx, val_idx, batch_size, steps_per_epoch)
-        frozen = [p for p in self.module.autoencoder.parameters() if p.requires_grad]
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-        try:
-            self._run_stage(
-                "Diffusion",
-                DiffusionPlan(self.module.diffusion, **(plan_kwargs or {})),
-                data,
-                -(-max_steps // steps_per_epoch),
-                monitor="diffusion_loss_validation" if early_stopping and len(val_idx) else None,
-                patience=20,
-                accelerator=accelerator,
-                devices=devices,
-                **{"gradient_clip_val": 1.0, "max_steps": max_steps, **trainer_kwargs},
-            )
-        finally:
-            for parameter in frozen:
-                parameter.requires_grad_(True)
+        data = LatentDataModule(latents, *split, batch_size, steps_per_epoch)
+        max_epochs = -(-max_steps // steps_per_epoch)
+        self._run_stage(
+            "Diffusion",
+            DiffusionPlan(self.module.diffusion, **(plan_kwargs or {})),
+            data,
+            max_epochs,
+            monitor="diffusion_loss_validation" if early_stopping and data.n_val else None,
+            accelerator=accelerator,
+            devices=devices,
+            **{"gradient_clip_val": 1.0, "max_steps": max_steps, **trainer_kwargs},
+        )
         self.diffusion_trained_ = True
 
     def _run_stage(
@@ -222,16 +226,16 @@ class TrainingMixin:
         max_epochs: int,
         *,
         monitor: str | None,
-        patience: int,
         **kwargs: Any,
     ) -> None:
-        callbacks: list[Callback] = list(kwargs.pop("callbacks", None) or [])
+        given = kwargs.pop("callbacks", None) or []
+        callbacks = [given] if isinstance(given, Callback) else list(given)
         if monitor is not None:
             callbacks.append(RestoreBest(monitor))
             kwargs = {
                 "early_stopping": True,
                 "early_stopping_monitor": monitor,
-                "early_stopping_patience": patience,
+                "early_stopping_patience": max(5, max_epochs // 4),
                 **kwargs,
             }
         if kwargs.get("enable_progress_bar", True):
@@ -244,9 +248,7 @@ class TrainingMixin:
         }
         # Lightning keeps the mode it finds, and the stage may have been trained before
         plan.train()
-        trained_before = self.is_trained_
         StageRunner(self, plan, data, max_epochs=max_epochs, callbacks=callbacks, **kwargs)()
-        self.is_trained_ = trained_before or self.is_trained_
 
     def _adata_manager_or_raise(self):
         if self.adata_manager is None:
@@ -293,8 +295,35 @@ class TrainingMixin:
         conditions = {c.name: torch.from_numpy(c.encode(frame)) for c in self.conditions}
         return Latents(mean, variance, log_library, conditions)
 
-    def _read_conditions(self, adata: AnnData):
+    def _split_of(self, adata: AnnData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return training, validation and test cells: those of stage 1, or new ones."""
+        none = np.arange(0)
+        known = [self.train_indices, self.validation_indices, self.test_indices]
+        split = [none if part is None else np.asarray(part) for part in known]
+        if sum(map(len, split)) == adata.n_obs:
+            return split[0], split[1], split[2]
+        # stage 1 was trained on other data
+        data = DataSplitter(self.adata_manager)
+        data.setup()
+        return data.train_idx, data.val_idx, data.test_idx
+
+    def _read_conditions(self, adata: AnnData) -> pd.DataFrame:
+        """Return the frame of conditions of registered data.
+
+        Raises
+        ------
+        ValueError
+            If ``adata.obs`` no longer says what was registered.
+        """
         frame = adata.obs[[]].reset_index(drop=True)
+        manager = self.get_anndata_manager(adata, required=True)
         for condition in self.conditions:
             frame = frame.join(condition.read(adata))
+            key = {"batch": KEYS.BATCH, "cell_type": KEYS.CELL_TYPE}.get(condition.name)
+            registered = None if key is None else manager.get_from_registry(key).ravel()
+            if key and (frame[condition.name].cat.codes != registered).any():
+                raise ValueError(
+                    f"The {condition.name.replace('_', ' ')} in `adata.obs` is not the one that "
+                    "was registered. Call `setup_anndata` again after changing it."
+                )
         return frame

@@ -9,7 +9,6 @@ from torch.distributions import Distribution, Poisson
 
 __all__ = ["sample_counts"]
 
-# float32 holds every integer up to here
 _MAX_RATE = 2.0**24
 
 
@@ -29,18 +28,43 @@ def sample_counts(distribution: Distribution, generator: torch.Generator) -> Ten
 
     Returns
     -------
-    Whole numbers as float32, in the distribution's batch shape.
+    Whole numbers as float32, in the distribution's batch shape; rates are cut at 2^24, up to which
+    float32 holds every whole number.
+
+    Raises
+    ------
+    ValueError
+        If a rate is not finite.
+    TypeError
+        If the distribution is another.
     """
+    for_gamma, for_poisson, for_zeros = _children(generator, 3)
     if isinstance(distribution, NegativeBinomial):
         mu, theta = distribution.mu, distribution.theta
         theta = theta.expand_as(mu)
-        rate = torch._standard_gamma(theta, generator=generator) * (mu / theta)
+        rate = torch._standard_gamma(theta, generator=for_gamma) * (mu / theta)
     elif isinstance(distribution, Poisson):
         rate = distribution.rate
     else:
         raise TypeError(f"`distribution` is a {type(distribution).__name__}, not one of counts.")
-    counts = torch.poisson(rate.clamp(max=_MAX_RATE), generator=generator)
+    if not rate.isfinite().all():
+        raise ValueError(
+            "The decoder gives rates that are not finite: latents or library sizes lie far "
+            "outside those of the training data."
+        )
+    counts = torch.poisson(rate.clamp(max=_MAX_RATE), generator=for_poisson)
     if isinstance(distribution, ZeroInflatedNegativeBinomial):
-        uniform = torch.rand(counts.shape, device=counts.device, generator=generator)
+        uniform = torch.rand(counts.shape, device=counts.device, generator=for_zeros)
         counts = counts * (uniform >= distribution.zi_probs)
     return counts
+
+
+def _children(generator: torch.Generator, n: int) -> list[torch.Generator]:
+    """Return generators seeded by this one.
+
+    Draws by rejection use up a number of random numbers that depends on every row. With streams of
+    their own, what follows is the same for a row whatever rows come after it.
+    """
+    device = generator.device
+    seeds = torch.randint(2**62, (n,), device=device, generator=generator).tolist()
+    return [torch.Generator(device).manual_seed(seed) for seed in seeds]

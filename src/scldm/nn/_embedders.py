@@ -106,7 +106,7 @@ class SetEmbedder(_Embedder):
     The encoded value holds the codes of the members, then their doses: ``(n, 2 k)`` for sets of
     at most k members. Code -1 fills unused places. The sum makes combinations that were never
     seen meaningful and the order of members irrelevant. Each member's vector is scaled, feature
-    by feature, by a learned function of its dose.
+    by feature, by a learned function of its standardised dose.
 
     Parameters
     ----------
@@ -114,30 +114,20 @@ class SetEmbedder(_Embedder):
         Number of possible members.
     width
         Length of the vectors.
-    dose_shift, dose_scale
-        Mean and spread of the doses, which are standardised with them.
     """
 
-    dose_shift: Tensor
-    dose_scale: Tensor
-
-    def __init__(
-        self, n_items: int, width: int, dose_shift: float = 0.0, dose_scale: float = 1.0
-    ) -> None:
+    def __init__(self, n_items: int, width: int) -> None:
         super().__init__(width)
         self.vectors = nn.Embedding(n_items, width)
         self.empty = nn.Parameter(torch.randn(width) * 0.02)
         features = FourierFeatures(1)
         self.gain = nn.Sequential(features, nn.Linear(features.n_features, width))
-        self.register_buffer("dose_shift", torch.tensor(float(dose_shift)))
-        self.register_buffer("dose_scale", torch.tensor(float(dose_scale)))
 
     def embed(self, value: Tensor) -> Tensor:
         """Embed values that are given, ``(n, k)``."""
         codes, doses = value.chunk(2, dim=1)
         member = codes >= 0
-        dose = ((doses - self.dose_shift) / self.dose_scale).reshape(-1, 1)
-        gain = 1 + self.gain(dose).reshape(*codes.shape, -1)
+        gain = 1 + self.gain(doses.reshape(-1, 1)).reshape(*codes.shape, -1)
         vectors = self.vectors(codes.clamp_min(0).long()) * gain
         total = (vectors * member.unsqueeze(-1)).sum(1)
         return torch.where(member.any(1, keepdim=True), total, self.empty)
@@ -148,29 +138,24 @@ class FourierEmbedder(_Embedder):
 
     Parameters
     ----------
-    shift, scale
-        Mean and spread of each coordinate, ``(k,)`` each.
+    n_dims
+        Number of coordinates.
     width
         Length of the vectors.
     n_octaves
         Number of frequencies for each coordinate.
     """
 
-    shift: Tensor
-    scale: Tensor
-
-    def __init__(self, shift: Tensor, scale: Tensor, width: int, n_octaves: int = 6) -> None:
+    def __init__(self, n_dims: int, width: int, n_octaves: int = 6) -> None:
         super().__init__(width)
-        self.register_buffer("shift", shift.float())
-        self.register_buffer("scale", scale.float())
-        features = FourierFeatures(len(shift), n_octaves)
+        features = FourierFeatures(n_dims, n_octaves)
         self.network = nn.Sequential(
             features, nn.Linear(features.n_features, width), nn.SiLU(), nn.Linear(width, width)
         )
 
     def embed(self, value: Tensor) -> Tensor:
         """Embed values that are given, ``(n, k)``."""
-        return self.network((value - self.shift) / self.scale)
+        return self.network(value)
 
 
 class ConditionEmbedder(nn.Module):

@@ -77,8 +77,9 @@ class LatentDataModule(pl.LightningDataModule):
     ----------
     latents
         All cells.
-    train_idx, val_idx
-        Which of them train and which validate; ``val_idx`` may be empty.
+    train_idx, val_idx, test_idx
+        Which of them train, which validate, and which are left out; all but the first may be
+        empty.
     batch_size
         Cells in a training minibatch, at most the number of training cells.
     steps_per_epoch
@@ -90,12 +91,14 @@ class LatentDataModule(pl.LightningDataModule):
         latents: Latents,
         train_idx: np.ndarray,
         val_idx: np.ndarray,
+        test_idx: np.ndarray,
         batch_size: int,
         steps_per_epoch: int,
     ) -> None:
         super().__init__()
         self.train_idx = train_idx
         self.val_idx = val_idx
+        self.test_idx = test_idx
         self.n_train = len(train_idx)
         self.n_val = len(val_idx)
         self.batch_size = min(batch_size, len(train_idx))

@@ -43,10 +43,14 @@ class AutoencoderPlan(TrainingPlan):
         Peak learning rate of the parameters that set the dispersion, logarithms that must travel
         far. ``None`` is 3e-2 for one parameter a gene, well above the networks' rate, and 3e-3
         for the decoder's output layer, where many weights move together.
+    lr
+        Peak learning rate of the networks.
     max_kl_weight
         Weight of the KL term after its warm-up.
-    **kwargs
-        For :class:`scvi.train.TrainingPlan`; ``lr`` is the networks' peak learning rate.
+    n_steps_kl_warmup
+        Steps over which that weight grows from 0.
+    weight_decay, eps
+        Of AdamW.
     """
 
     module: CountAutoencoder
@@ -56,17 +60,20 @@ class AutoencoderPlan(TrainingPlan):
         module: CountAutoencoder,
         *,
         dispersion_lr: float | None = None,
+        lr: float = 1e-3,
         max_kl_weight: float = 1.0,
-        n_epochs_kl_warmup: int | None = None,
-        n_steps_kl_warmup: int | None = 400,
-        **kwargs: Any,
+        n_steps_kl_warmup: int = 400,
+        weight_decay: float = 1e-6,
+        eps: float = 0.01,
     ) -> None:
         super().__init__(
             module,
+            lr=lr,
             max_kl_weight=max_kl_weight,
-            n_epochs_kl_warmup=n_epochs_kl_warmup,
+            n_epochs_kl_warmup=None,
             n_steps_kl_warmup=n_steps_kl_warmup,
-            **kwargs,
+            weight_decay=weight_decay,
+            eps=eps,
         )
         by_kind = 3e-3 if module.dispersion == "gene-cell" else 3e-2
         self.dispersion_lr = by_kind if dispersion_lr is None else dispersion_lr
