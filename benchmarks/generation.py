@@ -75,9 +75,6 @@ def run(results: Results, path: Path, name: str, seed: int) -> None:
     rival, scvi_time = train_scvi(train, seed)
     add("scVI, N(0, I)", scvi_from_prior(rival, test.n_obs, seed), labelled=False)
     add("scVI, posterior of the test cells", predictive(rival, test), labelled=True)
-    rows = np.random.default_rng(seed).permutation(train.n_obs)[: COPIES * test.n_obs]
-    posterior = predictive(model, train[rows].copy())
-    add("scldm, posterior of training cells", posterior, labelled=True)
     add(
         "scldm",
         new,
