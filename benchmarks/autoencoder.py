@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the real data sets")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--quick", action="store_true", help="one seed of the smallest set")
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -56,7 +57,7 @@ def main() -> None:
         for seed in range(1 if args.quick else 3):
             train, _ = split(args.data / f"{name}.h5ad", seed)
             kept, aside = train_test_split(range(train.n_obs), test_size=0.2, random_state=seed)
-            for setting in SETTINGS:
+            for setting in args.settings:
                 if not results.has(data=name, seed=seed, setting=setting):
                     row = measure(train[kept].copy(), train[aside].copy(), seed, setting)
                     results.add(data=name, seed=seed, setting=setting, **row)

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import anndata as ad
 import matplotlib
 import numpy as np
@@ -37,6 +39,7 @@ class Model:
     """Stands in for the model and writes down what it is asked."""
 
     asked: list[tuple] = []
+    conditions = [SimpleNamespace(name="batch", categories=[0, 1])]
 
     @classmethod
     def setup_anndata(cls, adata, **keys):
@@ -129,10 +132,12 @@ def test_train_does_not_write_over_a_model_unasked(asked, files, tmp_path, capsy
 
 def test_generate_hands_on_what_was_given_and_no_more(asked, tmp_path):
     argv = ["generate", str(tmp_path), "--n-cells", "5", "--out", str(tmp_path / "new.h5ad")]
-    given = ["--seed", "3", "--steps", "4", "--guidance-scale", "2", "--condition", "cell_type=B"]
+    given = ["--seed", "3", "--steps", "4", "--guidance-scale", "2"]
+    given += ["--condition", "cell_type=B", "batch=1"]
     assert cli.main([*argv, *given]) == 0
     assert asked[0] == ("load", str(tmp_path), False)
     expected = {"seed": 3, "steps": 4, "guidance_scale": 2.0, "cell_type": "B"}
+    expected["batch"] = 1  # a category that is a number
     assert asked[-1] == ("generate", 5, expected)
     assert ad.read_h5ad(tmp_path / "new.h5ad").n_obs == 5
 
