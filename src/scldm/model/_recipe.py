@@ -43,5 +43,6 @@ class Recipe:
             kl_weight=0.1,
             max_epochs=int(max(10, min(400, round(400_000 / n_cells)))),
             width=128,
-            max_steps=4000,
+            # with more steps for the cells it has, the denoiser begins to recite them
+            max_steps=int(max(600, min(4000, round(2.4 * n_cells)))),
         )
