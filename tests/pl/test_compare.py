@@ -141,7 +141,8 @@ def test_errors(samples):
 
 def test_few_cells_and_few_genes(samples):
     real, new = samples
-    compare(real[:12, :8].copy(), new[:12, :8].copy(), "cell_type", show=False)
+    figure = compare(real[:12, :8].copy(), new[:12, :8].copy(), "cell_type", show=False)
+    assert sum(ax.has_data() for ax in figure.axes) == 6
 
 
 def test_running_median_by_hand():
