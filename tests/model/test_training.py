@@ -125,8 +125,9 @@ def test_from_a_trained_scvi(adata):
     source = scvi.model.SCVI(adata, n_latent=5, n_hidden=16, gene_likelihood="nb")
     with pytest.raises(ValueError, match="must be trained"):
         SCLDM.from_scvi_model(source)
-    source.train(3, enable_progress_bar=False)
+    source.train(3, train_size=0.5, validation_size=0.25, enable_progress_bar=False)
     model = SCLDM.from_scvi_model(source, time_key="day", width=16)
+    np.testing.assert_array_equal(model.test_indices, source.test_indices)
     np.testing.assert_allclose(
         model.get_latent_representation(), source.get_latent_representation(), atol=1e-6
     )

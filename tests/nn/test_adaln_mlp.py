@@ -25,6 +25,16 @@ def _inputs():
     return x, torch.linspace(0.1, 0.9, 4), conditions
 
 
+def _steered_network():
+    """Gates and the last layer start at zero; here they speak."""
+    network = _network()
+    with torch.no_grad():
+        network.leave.weight.normal_()
+        for block in network.blocks:
+            block.modulation[1].weight.normal_()
+    return network
+
+
 def test_a_gradient_reaches_every_parameter():
     network = _network()
     with torch.no_grad():
@@ -42,11 +52,7 @@ def test_it_starts_by_predicting_nothing():
 
 
 def test_cells_do_not_influence_each_other():
-    network = _network()
-    with torch.no_grad():
-        network.leave.weight.normal_()
-        for block in network.blocks:
-            block.modulation[1].weight.normal_()
+    network = _steered_network()
     x, t, conditions = _inputs()
     order = torch.tensor([2, 0, 3, 1])
     shuffled = network(x[order], t[order], {k: v[order] for k, v in conditions.items()})
@@ -55,11 +61,7 @@ def test_cells_do_not_influence_each_other():
 
 @pytest.mark.parametrize("changed", ["cell_type", "perturbation", "time"])
 def test_each_condition_matters(changed):
-    network = _network()
-    with torch.no_grad():
-        network.leave.weight.normal_()
-        for block in network.blocks:
-            block.modulation[1].weight.normal_()
+    network = _steered_network()
     x, t, conditions = _inputs()
     other = {**conditions, changed: torch.full_like(conditions[changed], torch.nan)}
     same = torch.isclose(network(x, t, other), network(x, t, conditions)).all(1)

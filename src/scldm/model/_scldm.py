@@ -304,6 +304,8 @@ class SCLDM(FilesMixin, GenerationMixin, TrainingMixin, RNASeqMixin, VAEMixin, B
         ValueError
             If the model is not trained or has no data, or uses a latent or a likelihood that
             cannot be diffused here.
+        TypeError
+            If it is no SCVI model, or an argument is one that it settles.
         """
         if not isinstance(scvi_model, SCVI):
             raise TypeError(f"`scvi_model` is a {type(scvi_model).__name__}, not an SCVI model.")
@@ -342,6 +344,7 @@ class SCLDM(FilesMixin, GenerationMixin, TrainingMixin, RNASeqMixin, VAEMixin, B
         model.module.autoencoder.load_state_dict(source.state_dict())
         model.train_indices = scvi_model.train_indices
         model.validation_indices = scvi_model.validation_indices
+        model.test_indices = scvi_model.test_indices
         model.history_ = dict(scvi_model.history or {})
         model.autoencoder_trained_ = model.is_trained_ = True
         model.training_frame_ = model._read_conditions(model.adata)
