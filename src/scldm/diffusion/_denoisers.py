@@ -1,8 +1,7 @@
 r"""Denoisers: the clean-data estimate, whatever the network was trained to predict.
 
-A network may predict the noise, the data, the velocity or the flow. With
-:math:`x_t = \alpha_t x_0 + \sigma_t \epsilon` each of them determines the others, so every
-denoiser returns :math:`\hat x_0 = E[x_0 | x_t]` and samplers ask for nothing else.
+Every denoiser returns :math:`\hat x_0 = E[x_0 | x_t]`, from which noise, velocity and score
+follow, and samplers ask for nothing else.
 """
 
 from __future__ import annotations
@@ -14,81 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._parametrisations import LossWeight, Parametrisation, PlainWeight
 from ._schedules import Schedule
 
-__all__ = [
-    "PARAMETRISATIONS",
-    "Data",
-    "Denoiser",
-    "Flow",
-    "GaussianDenoiser",
-    "NetworkDenoiser",
-    "Noise",
-    "Parametrisation",
-    "Velocity",
-]
-
-
-class Parametrisation(ABC):
-    """What a network predicts, and how the clean data follow from it."""
-
-    @abstractmethod
-    def target(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """Return what the network should predict."""
-
-    @abstractmethod
-    def clean(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """Return the clean data that a prediction means."""
-
-
-class Data(Parametrisation):
-    """Predict the clean data itself."""
-
-    def target(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return x_0
-
-    def clean(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return output
-
-
-class Noise(Parametrisation):
-    """Predict the noise (Ho et al. 2020, equation 14)."""
-
-    def target(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return eps
-
-    def clean(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        # on the straight path no data is left at t = 1, and no noise estimate can bring it back
-        return (x_t - sigma * output) / alpha.clamp_min(1e-3)
-
-
-class Velocity(Parametrisation):
-    r"""Predict :math:`v = \alpha_t \epsilon - \sigma_t x_0` (Salimans and Ho 2022, appendix D)."""
-
-    def target(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return alpha * eps - sigma * x_0
-
-    def clean(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        # the squared norm is one for variance-preserving schedules and makes it right for others
-        return (alpha * x_t - sigma * output) / (alpha.square() + sigma.square())
-
-
-class Flow(Parametrisation):
-    r"""Predict the straight path's velocity :math:`\epsilon - x_0` (Liu et al. 2023)."""
-
-    def target(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return eps - x_0
-
-    def clean(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return (x_t - sigma * output) / (alpha + sigma)
-
-
-PARAMETRISATIONS: dict[str, type[Parametrisation]] = {
-    "data": Data,
-    "noise": Noise,
-    "velocity": Velocity,
-    "flow": Flow,
-}
+__all__ = ["Denoiser", "GaussianMixtureDenoiser", "NetworkDenoiser"]
 
 
 class Denoiser(nn.Module, ABC):
@@ -126,19 +54,24 @@ class Denoiser(nn.Module, ABC):
 
 
 class NetworkDenoiser(Denoiser):
-    """A network with a parametrisation, as a denoiser.
+    r"""A network with a parametrisation, as a denoiser.
+
+    The network sees :math:`x_t / \sqrt{\alpha_t^2 + \sigma_t^2}`, of variance 1 for data of
+    variance 1 (Karras et al. 2022, equation 7).
 
     Parameters
     ----------
     network
-        Called as ``network(x_t, t, conditions)`` with ``t`` of shape ``(n,)``; returns the shape
-        of ``x_t``.
+        Called as ``network(x, t, conditions)`` with ``t`` of shape ``(n,)``; returns the shape
+        of ``x``.
     schedule
         The schedule that noised the training data.
     parametrisation
         What the network predicts.
     n_dims
         Number of dimensions of the data, for the bound below.
+    weight
+        Weight of the loss over times.
 
     Attributes
     ----------
@@ -156,55 +89,83 @@ class NetworkDenoiser(Denoiser):
         schedule: Schedule,
         parametrisation: Parametrisation,
         n_dims: int = 1,
+        weight: LossWeight | None = None,
     ) -> None:
         super().__init__(schedule)
         self.network = network
         self.parametrisation = parametrisation
+        self.weight = weight or PlainWeight()
         self.register_buffer("bound", torch.full((n_dims,), torch.inf))
 
     def forward(
         self, x_t: Tensor, t: Tensor, conditions: Mapping[str, Any] | None = None
     ) -> Tensor:
         alpha, sigma = self.scales(t, x_t)
-        output = self.network(x_t, t.to(x_t).expand(len(x_t)), conditions)
+        output = self._predict(x_t, t.expand(len(x_t)), alpha, sigma, conditions)
         return self.parametrisation.clean(output, x_t, alpha, sigma).clamp(-self.bound, self.bound)
 
     def loss(
         self, x_0: Tensor, t: Tensor, eps: Tensor, conditions: Mapping[str, Any] | None = None
     ) -> Tensor:
-        """Return the squared error of the network's prediction, mean over dimensions, ``(n,)``."""
+        """Return the weighted squared error of the prediction, mean over dimensions, ``(n,)``."""
         alpha, sigma = self.scales(t, x_0)
-        output = self.network(alpha * x_0 + sigma * eps, t.to(x_0), conditions)
+        output = self._predict(alpha * x_0 + sigma * eps, t, alpha, sigma, conditions)
         target = self.parametrisation.target(x_0, eps, alpha, sigma)
-        return (output - target).square().flatten(1).mean(1)
+        factor = self.weight.factor(self.parametrisation, alpha, sigma)
+        return (factor * (output - target).square()).flatten(1).mean(1)
+
+    def _predict(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        alpha: Tensor,
+        sigma: Tensor,
+        conditions: Mapping[str, Any] | None,
+    ) -> Tensor:
+        return self.network(x_t / torch.hypot(alpha, sigma), t.to(x_t), conditions)
 
 
-class GaussianDenoiser(Denoiser):
-    r"""The exact denoiser of Gaussian data, for tests and for reading samplers against truth.
+class GaussianMixtureDenoiser(Denoiser):
+    r"""The exact denoiser of a mixture of Gaussians, to hold samplers against the truth.
 
-    For :math:`x_0 \sim N(\mu, \mathrm{diag}(s^2))`,
-    :math:`E[x_0 | x_t] = \mu + \frac{\alpha_t s^2}{\alpha_t^2 s^2 + \sigma_t^2}
-    (x_t - \alpha_t \mu)`.
+    For :math:`x_0 \sim \sum_k w_k N(\mu_k, \mathrm{diag}(s_k^2))`,
+
+    .. math:: E[x_0 | x_t] = \sum_k p(k | x_t) \Big(\mu_k + \frac{\alpha_t s_k^2}
+              {\alpha_t^2 s_k^2 + \sigma_t^2} (x_t - \alpha_t \mu_k)\Big)
+
+    with :math:`p(k | x_t) \propto w_k N(x_t; \alpha_t \mu_k, \alpha_t^2 s_k^2 + \sigma_t^2)`.
 
     Parameters
     ----------
     schedule
         The schedule.
-    mean, std
-        Mean and standard deviation of the data, ``(d,)``.
+    means, stds
+        Means and standard deviations of the components, ``(k, d)``, or ``(d,)`` for one.
+    weights
+        Shares of the components, ``(k,)``; equal by default.
     """
 
-    mean: Tensor
-    variance: Tensor
+    means: Tensor
+    variances: Tensor
+    log_weights: Tensor
 
-    def __init__(self, schedule: Schedule, mean: Tensor, std: Tensor) -> None:
+    def __init__(
+        self, schedule: Schedule, means: Tensor, stds: Tensor, weights: Tensor | None = None
+    ) -> None:
         super().__init__(schedule)
-        self.register_buffer("mean", torch.as_tensor(mean))
-        self.register_buffer("variance", torch.as_tensor(std).square())
+        means, stds = torch.atleast_2d(means), torch.atleast_2d(stds)
+        weights = means.new_ones(len(means)) if weights is None else weights
+        self.register_buffer("means", means)
+        self.register_buffer("variances", stds.square())
+        self.register_buffer("log_weights", (weights / weights.sum()).log())
 
     def forward(
         self, x_t: Tensor, t: Tensor, conditions: Mapping[str, Any] | None = None
     ) -> Tensor:
-        alpha, sigma = self.scales(t, x_t)
-        gain = alpha * self.variance / (alpha.square() * self.variance + sigma.square())
-        return self.mean + gain * (x_t - alpha * self.mean)
+        alpha, sigma = (scale.unsqueeze(-1) for scale in self.scales(t, x_t))
+        marginal = alpha.square() * self.variances + sigma.square()
+        deviation = x_t.unsqueeze(1) - alpha * self.means
+        log_density = -0.5 * (deviation.square() / marginal + marginal.log()).sum(-1)
+        share = (self.log_weights + log_density).softmax(1)
+        posterior = self.means + alpha * self.variances / marginal * deviation
+        return (share.unsqueeze(-1) * posterior).sum(1)

@@ -3,7 +3,9 @@ r"""Noise schedules: a time goes in, the scales of data and noise come out.
 .. math:: x_t = \alpha_t x_0 + \sigma_t \epsilon, \qquad \epsilon \sim N(0, I)
 
 Times run from 0 (data) to 1 (noise) in every schedule and are float64, so that differences of
-neighbouring times keep their digits; scales are cast to the data's type where they meet it.
+neighbouring times keep their digits; scales are cast to the data's type where they meet it. What
+schedules have in common is the ratio :math:`r_t = \sigma_t / \alpha_t`, the noise level of
+Karras et al. (2022): two schedules at the same ratio differ by a factor of :math:`x_t` alone.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ __all__ = [
     "SCHEDULES",
     "RectifiedFlow",
     "Schedule",
+    "VarianceExploding",
     "VariancePreserving",
     "VariancePreservingCosine",
 ]
@@ -35,9 +38,29 @@ class Schedule(nn.Module, ABC):
             Times between 0 (data) and 1 (noise), any shape.
         """
 
+    @abstractmethod
+    def time(self, ratio: Tensor) -> Tensor:
+        """Return the time at which noise stands to data as ``ratio``, at most 1.
+
+        Parameters
+        ----------
+        ratio
+            Values of sigma / alpha from 0 to infinity, any shape.
+        """
+
     def times(self, steps: int) -> Tensor:
-        """Return ``steps + 1`` decreasing times from noise to data for ``steps`` sampler steps."""
-        return torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
+        r"""Return ``steps + 1`` decreasing times from noise to data for ``steps`` sampler steps.
+
+        They are evenly spaced in the share of noise, :math:`\sigma / (\alpha + \sigma)`, which is
+        the time of the straight path. On it the flow is smooth up to both ends; a schedule whose
+        noise begins as the square root of time costs second-order rules most of their gain on
+        evenly spaced times.
+        """
+        alpha, sigma = self(torch.ones((), dtype=torch.float64))
+        share = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64) * sigma / (alpha + sigma)
+        times = self.time(share / (1 - share))
+        times[0] = 1.0
+        return times
 
 
 class RectifiedFlow(Schedule):
@@ -52,6 +75,10 @@ class RectifiedFlow(Schedule):
 
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return 1 - t, t
+
+    def time(self, ratio: Tensor) -> Tensor:
+        # this way round it is 1 where the ratio is infinite
+        return 1 / (1 + 1 / ratio)
 
 
 class VariancePreserving(Schedule):
@@ -92,6 +119,14 @@ class VariancePreserving(Schedule):
         # expm1 keeps sigma's digits where alpha is close to one
         return log_alpha.exp().to(t.dtype), (-torch.expm1(2 * log_alpha)).sqrt().to(t.dtype)
 
+    def time(self, ratio: Tensor) -> Tensor:
+        table = -self._log_alpha.to(ratio.device)
+        wanted = 0.5 * torch.log1p(ratio.double().square())
+        above = torch.searchsorted(table, wanted).clamp(1, len(table) - 1)
+        share = (wanted - table[above - 1]) / (table[above] - table[above - 1])
+        position = above - 1 + share.clamp(0, 1)
+        return (position / (len(table) - 1)).to(ratio.dtype)
+
 
 class VariancePreservingCosine(Schedule):
     r"""The variance-preserving cosine, :math:`\alpha_t = \cos(\pi t / 2)`.
@@ -106,9 +141,52 @@ class VariancePreservingCosine(Schedule):
         angle = t * (torch.pi / 2)
         return torch.cos(angle), torch.sin(angle)
 
+    def time(self, ratio: Tensor) -> Tensor:
+        return ratio.atan() * (2 / torch.pi)
+
+
+class VarianceExploding(Schedule):
+    r"""Noise on data that keep their scale: :math:`\alpha_t = 1`, :math:`\sigma_t = \sigma_1 t^\rho`.
+
+    Steps are evenly spaced in :math:`\sigma^{1/\rho}` from ``sigma_max`` to ``sigma_min``, and a
+    last one goes to zero.
+
+    Parameters
+    ----------
+    sigma_min, sigma_max
+        Smallest noise of a step before the last, and the noise at time 1.
+    rho
+        The larger, the shorter are the steps near the data.
+
+    References
+    ----------
+    Karras et al. (2022), *Elucidating the design space of diffusion-based generative models*,
+    equation 5 and table 1.
+    """
+
+    def __init__(
+        self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
+    ) -> None:
+        super().__init__()
+        self.sigma_min = sigma_min
+        self.sigma_max = sigma_max
+        self.rho = rho
+
+    def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(t), self.sigma_max * t**self.rho
+
+    def time(self, ratio: Tensor) -> Tensor:
+        return (ratio / self.sigma_max).clamp(max=1) ** (1 / self.rho)
+
+    def times(self, steps: int) -> Tensor:
+        last = (self.sigma_min / self.sigma_max) ** (1 / self.rho)
+        noisy = torch.linspace(1.0, last, steps, dtype=torch.float64)
+        return torch.cat([noisy, noisy.new_zeros(1)])
+
 
 SCHEDULES: dict[str, type[Schedule]] = {
     "rectified_flow": RectifiedFlow,
     "vp_linear": VariancePreserving,
     "vp_cosine": VariancePreservingCosine,
+    "ve": VarianceExploding,
 }

@@ -18,12 +18,14 @@ from scldm.metrics._genes import (
 )
 from scldm.metrics._labels import LabelFidelity
 from scldm.metrics._mmd import median_heuristic, mmd2
+from scldm.metrics._neighbours import Manifold, precision_recall
 from scldm.metrics._projection import Projection
 from scldm.metrics._wasserstein import wasserstein2
 
 __all__ = [
     "GeneMoments",
     "LabelFidelity",
+    "Manifold",
     "Projection",
     "cell_zeros",
     "cell_zeros_w1",
@@ -38,5 +40,6 @@ __all__ = [
     "library_sizes",
     "median_heuristic",
     "mmd2",
+    "precision_recall",
     "wasserstein2",
 ]
