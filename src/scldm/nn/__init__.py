@@ -1,23 +1,56 @@
-"""Networks: the denoiser's backbone and the embedders of its conditions. Pure torch."""
+"""Networks: the denoiser's backbones and the embedders of its conditions. Pure torch.
 
-from ._adaln_mlp import AdaLNMLP
+Every backbone works with every way of conditioning and every embedder.
+"""
+
+from ._backbone import Backbone
+from ._conditioning import (
+    CONDITIONINGS,
+    AdaLN,
+    Concatenation,
+    CrossAttention,
+    FiLM,
+    Signal,
+    Steered,
+)
+from ._conditions import ConditionEmbedder
+from ._dit import DiT
+from ._dropping import drop_all
 from ._embedders import (
     CategoryEmbedder,
-    ConditionEmbedder,
+    Embedder,
     FourierEmbedder,
     SetEmbedder,
-    drop_all,
-    drop_at_random,
+    VectorEmbedder,
 )
 from ._fourier import FourierFeatures
+from ._gene_sets import GeneSetEmbedder
+from ._mlp import MLP
+from ._unet import UNet
+
+BACKBONES: dict[str, type[Backbone]] = {"mlp": MLP, "dit": DiT, "unet": UNet}
+"""Backbones by name."""
 
 __all__ = [
-    "AdaLNMLP",
+    "BACKBONES",
+    "CONDITIONINGS",
+    "MLP",
+    "AdaLN",
+    "Backbone",
     "CategoryEmbedder",
+    "Concatenation",
     "ConditionEmbedder",
+    "CrossAttention",
+    "DiT",
+    "Embedder",
+    "FiLM",
     "FourierEmbedder",
     "FourierFeatures",
+    "GeneSetEmbedder",
     "SetEmbedder",
+    "Signal",
+    "Steered",
+    "UNet",
+    "VectorEmbedder",
     "drop_all",
-    "drop_at_random",
 ]
