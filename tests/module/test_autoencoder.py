@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from scvi.module import VAE
 
 from scldm.module import CountAutoencoder, moment_dispersion
 
@@ -61,3 +62,46 @@ def test_dispersion_parameters_are_those_that_move_the_dispersion(dispersion):
     for name, parameter in found.items():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
+
+
+def _minibatch(n=32):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.poisson(torch.full((n, 4), 5.0), generator=generator) + 1
+    zeros = torch.zeros(n, 1).long()
+    return {"X": x, "batch": zeros, "labels": zeros}
+
+
+def test_without_free_bits_it_is_scvi_s_autoencoder():
+    losses = []
+    for kind in (VAE, CountAutoencoder):
+        torch.manual_seed(0)
+        module = kind(n_input=4, n_batch=1, n_labels=1, gene_likelihood="nb")
+        optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
+        for _ in range(5):
+            loss = module(_minibatch(), loss_kwargs={"kl_weight": 0.3})[2].loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert losses[:5] == losses[5:]
+
+
+def test_free_bits_hold_the_kl_term_of_each_latent_up():
+    torch.manual_seed(0)
+    module = CountAutoencoder(
+        n_input=4, n_batch=1, n_latent=6, free_bits=0.3, gene_likelihood="nb"
+    )
+    with torch.no_grad():
+        module.z_encoder.mean_encoder.weight[:2].mul_(4)
+        module.z_encoder.mean_encoder.weight[4:].mul_(0.01)
+    outputs, _, loss = module(_minibatch(), loss_kwargs={"kl_weight": 0.7})
+    m, s = outputs["qz"].loc, outputs["qz"].scale
+    kl = (0.5 * (m**2 + s**2 - 1) - s.log()).mean(0)
+    assert 0 < (kl < 0.3).sum() < 6
+    reconstruction = loss.reconstruction_loss_sum / 32
+    torch.testing.assert_close(loss.loss, reconstruction + 0.7 * kl.clamp_min(0.3).sum())
+    pull = torch.autograd.grad(loss.loss - reconstruction, m)[0]
+    want = torch.where(kl > 0.3, 0.7 * m.detach() / 32, 0.0)
+    torch.testing.assert_close(pull, want)
+    # what is reported stays the KL itself
+    torch.testing.assert_close(loss.kl_local_sum / 32, kl.sum())

@@ -1,14 +1,26 @@
 """Torch modules: the count autoencoder, the latent diffusion, and the two together."""
 
+from ._adversary import Discriminator, log_normalised, sampled_expression
 from ._autoencoder import CountAutoencoder, moment_dispersion
 from ._counts import sample_counts
 from ._latent_diffusion import LatentDiffusion
+from ._quantiser import ProductQuantiser
 from ._scldm import SCLDMModule
+from ._vector_quantised import VectorQuantisedAutoencoder
+
+AUTOENCODERS = {"vae": CountAutoencoder, "vq": VectorQuantisedAutoencoder}
+"""Autoencoders by name."""
 
 __all__ = [
+    "AUTOENCODERS",
     "CountAutoencoder",
+    "Discriminator",
     "LatentDiffusion",
+    "ProductQuantiser",
     "SCLDMModule",
+    "VectorQuantisedAutoencoder",
+    "log_normalised",
     "moment_dispersion",
+    "sampled_expression",
     "sample_counts",
 ]

@@ -12,13 +12,16 @@ their own in training.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import torch
 from scvi import REGISTRY_KEYS
 from scvi.module import VAE
 from scvi.module._constants import MODULE_KEYS
+from scvi.module.base import LossOutput
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, kl_divergence
 
 __all__ = ["CountAutoencoder", "moment_dispersion"]
 
@@ -56,16 +59,29 @@ def moment_dispersion(
 
 
 class CountAutoencoder(VAE):
-    """Variational autoencoder of counts.
+    r"""Variational autoencoder of counts.
 
-    The parameters are those of :class:`scvi.module.VAE`, under the same names, so the weights of
-    a trained :class:`scvi.model.SCVI` fit.
+    The weights have the names of those of :class:`scvi.module.VAE`, so the weights of a trained
+    :class:`scvi.model.SCVI` fit.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        Of :class:`scvi.module.VAE`.
+    free_bits
+        Nats below which the KL term of a latent dimension is not pushed: the loss has
+        :math:`\sum_j \max(\lambda, E_n[\mathrm{KL}_{nj}])`, the mean taken over the minibatch.
 
     References
     ----------
     Lopez et al. (2018), *Deep generative modeling for single-cell transcriptomics*, Nature
-    Methods 15:1053.
+    Methods 15:1053; Kingma et al. (2016), *Improving variational inference with inverse
+    autoregressive flow*, equation 15 (free bits).
     """
+
+    def __init__(self, *args: Any, free_bits: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.free_bits = free_bits
 
     def start_from_moments(self, scale: Tensor, theta: Tensor) -> None:
         """Start the decoder at the data's gene means and dispersions.
@@ -101,6 +117,24 @@ class CountAutoencoder(VAE):
         else:
             yield self.px_r
 
+    def loss(
+        self,
+        tensors: dict[str, Tensor],
+        inference_outputs: dict[str, Any],
+        generative_outputs: dict[str, Any],
+        kl_weight: Tensor | float = 1.0,
+    ) -> LossOutput:
+        """Return the loss of :meth:`scvi.module.VAE.loss`, its KL term held up by free bits."""
+        output = super().loss(tensors, inference_outputs, generative_outputs, kl_weight)
+        if not self.free_bits:
+            return output
+        kl = kl_divergence(
+            inference_outputs[MODULE_KEYS.QZ_KEY], generative_outputs[MODULE_KEYS.PZ_KEY]
+        )
+        # added to the KL term, it makes the larger of the two, with its gradient
+        missing = (self.free_bits - kl.flatten(0, -2).mean(0)).clamp_min(0)
+        return replace(output, loss=output.loss + kl_weight * missing.sum())
+
     def encode(self, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the posterior's mean and variance and the log library size of each cell.
 
@@ -115,11 +149,26 @@ class CountAutoencoder(VAE):
         """
         outputs = self.inference(**self._get_inference_input(tensors))
         posterior = outputs[MODULE_KEYS.QZ_KEY]
-        if self.use_size_factor_key:
-            log_library = tensors[REGISTRY_KEYS.SIZE_FACTOR_KEY].to(posterior.loc).log()
-        else:
-            log_library = outputs[MODULE_KEYS.LIBRARY_KEY]
-        return posterior.loc, posterior.scale.square(), log_library
+        return posterior.loc, posterior.scale.square(), self.log_library(tensors, outputs)
+
+    def log_library(self, tensors: dict[str, Tensor], outputs: dict[str, Any]) -> Tensor:
+        """Return the log library size that the decoder is given, ``(n, 1)``.
+
+        Parameters
+        ----------
+        tensors
+            A minibatch of scvi-tools' loaders.
+        outputs
+            What the encoder made of it.
+        """
+        library = outputs[MODULE_KEYS.LIBRARY_KEY]
+        if not self.use_size_factor_key:
+            return library
+        return tensors[REGISTRY_KEYS.SIZE_FACTOR_KEY].to(library).log()
+
+    def allowed(self, z: Tensor) -> Tensor:
+        """Return the latents nearest to ``z`` that a cell can have."""
+        return z
 
     def decode(
         self,

@@ -9,20 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from scldm.diffusion import (
+    Coupling,
     Denoiser,
     GuidedDenoiser,
+    Independent,
+    LossWeight,
     NetworkDenoiser,
+    Noise,
     Parametrisation,
     Sampler,
     Schedule,
     TimeDistribution,
+    Velocity,
+    log_prob,
 )
-from scldm.nn import drop_all, drop_at_random
+from scldm.nn import Backbone, drop_all
 
 __all__ = ["LatentDiffusion"]
 
@@ -33,16 +40,26 @@ class LatentDiffusion(nn.Module):
     Parameters
     ----------
     network
-        Called as ``network(x_t, t, conditions)`` on ``(n, n_latent + 1)``.
+        One of :data:`scldm.nn.BACKBONES` on ``n_latent + 1`` dimensions.
     n_latent
         Number of latent dimensions, without the library size.
     schedule, parametrisation, times
         Noise schedule, what the network predicts, and the times it is trained on.
+    weight
+        Weight of the loss over times.
+    coupling
+        Which noise goes with which cell in training.
     condition_dropout
         Rate at which conditions are dropped in training, see
-        :func:`scldm.nn.drop_at_random`.
+        :meth:`scldm.nn.ConditionEmbedder.drop_at_random`.
     ema_decay
         Decay of the exponential moving average of the weights, per step, once past its warm-up.
+
+    Attributes
+    ----------
+    student
+        A denoiser that takes :attr:`n_student_steps` steps where :attr:`averaged` takes many, or
+        ``None`` before :meth:`add_student`.
 
     References
     ----------
@@ -57,21 +74,26 @@ class LatentDiffusion(nn.Module):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Backbone,
         n_latent: int,
         schedule: Schedule,
         parametrisation: Parametrisation,
         times: TimeDistribution,
+        weight: LossWeight | None = None,
+        coupling: Coupling | None = None,
         condition_dropout: float = 0.1,
         ema_decay: float = 0.999,
     ) -> None:
         super().__init__()
         self.n_latent = n_latent
         self.times = times
+        self.coupling = coupling or Independent()
         self.condition_dropout = condition_dropout
         self.ema_decay = ema_decay
-        self.trained = NetworkDenoiser(network, schedule, parametrisation, n_latent + 1)
+        self.trained = NetworkDenoiser(network, schedule, parametrisation, n_latent + 1, weight)
         self.averaged = deepcopy(self.trained).requires_grad_(False)
+        self.student: NetworkDenoiser | None = None
+        self.n_student_steps = 0
         self.register_buffer("shift", torch.zeros(n_latent + 1))
         self.register_buffer("scale", torch.ones(n_latent + 1))
         self.register_buffer("n_averaged", torch.zeros((), dtype=torch.long))
@@ -114,19 +136,29 @@ class LatentDiffusion(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Return the training loss at random times, noise and dropped conditions, ``(n,)``."""
-        t = self.times.draw(len(x_0), x_0.device, generator)
-        eps = torch.randn(x_0.shape, device=x_0.device, generator=generator)
-        dropped = drop_at_random(conditions, self.condition_dropout, generator)
-        return self.trained.loss(x_0, t, eps, dropped)
+        t, noise = self._draw(x_0, generator)
+        dropped = self.drop_at_random(conditions, generator)
+        noise = self.coupling.pair(x_0.detach(), noise, dropped)
+        return self.trained.loss(x_0, t, noise, dropped)
 
     @torch.no_grad()
     def validation_loss(
         self, x_0: Tensor, conditions: Mapping[str, Tensor], generator: torch.Generator
     ) -> Tensor:
         """Return the loss of the averaged weights with all conditions given, ``(n,)``."""
-        t = self.times.draw(len(x_0), x_0.device, generator)
-        eps = torch.randn(x_0.shape, device=x_0.device, generator=generator)
-        return self.averaged.loss(x_0, t, eps, conditions)
+        t, noise = self._draw(x_0, generator)
+        return self.averaged.loss(x_0, t, noise, conditions)
+
+    def _draw(self, x_0: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        t = self.times.draw(len(x_0), self.trained.schedule, x_0.device, generator)
+        return t, torch.randn(x_0.shape, device=x_0.device, generator=generator)
+
+    def drop_at_random(
+        self, conditions: Mapping[str, Tensor], generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Drop conditions as in training."""
+        network = cast(Backbone, self.trained.network)
+        return network.conditions.drop_at_random(conditions, self.condition_dropout, generator)
 
     @torch.no_grad()
     def update_average(self) -> None:
@@ -142,11 +174,30 @@ class LatentDiffusion(nn.Module):
         )
         self.n_averaged += 1
 
-    def denoiser(self, guidance_scale: float = 1.0) -> Denoiser:
-        """Return the denoiser that samples, guided where ``guidance_scale`` is not 1."""
-        if guidance_scale == 1:
+    def add_student(self, n_steps: int) -> NetworkDenoiser:
+        """Make the averaged denoiser's copy that is to learn to take few steps, and return it.
+
+        The copy of a network that predicts noise learns to predict the velocity instead: what the
+        noise is says nothing about the data where the student starts.
+        """
+        self.student = deepcopy(self.averaged)
+        if isinstance(self.student.parametrisation, Noise):
+            self.student.parametrisation = Velocity()
+        self.n_student_steps = n_steps
+        return self.student
+
+    def denoiser(self, **guidance: Any) -> Denoiser:
+        """Return the denoiser that samples.
+
+        Parameters
+        ----------
+        **guidance
+            Arguments of :class:`scldm.diffusion.GuidedDenoiser`: ``scale``, ``interval``,
+            ``rescale``, ``negative``; without a scale, or with one of 1, there is none.
+        """
+        if guidance.get("scale", 1.0) == 1.0:
             return self.averaged
-        return GuidedDenoiser(self.averaged, guidance_scale, drop_all)
+        return GuidedDenoiser(self.averaged, drop=drop_all, **guidance)
 
     @torch.no_grad()
     def sample(
@@ -155,8 +206,8 @@ class LatentDiffusion(nn.Module):
         conditions: Mapping[str, Tensor],
         sampler: Sampler,
         steps: int | None = None,
-        guidance_scale: float = 1.0,
         generator: torch.Generator | None = None,
+        denoiser: Denoiser | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Draw latents and log library sizes.
 
@@ -165,15 +216,52 @@ class LatentDiffusion(nn.Module):
         noise
             Standard normal draws, ``(n, n_latent + 1)``.
         conditions
-            Encoded conditions, each ``(n, width)``, rows of NaN where not given.
-        sampler, steps, guidance_scale
+            Encoded conditions, each ``(n, width)``, NaN where not given.
+        sampler, steps
             How to sample.
         generator
             Source of the noise that stochastic samplers add.
+        denoiser
+            One of :meth:`denoiser`; the averaged one by default.
 
         Returns
         -------
         ``(n, n_latent)`` and ``(n, 1)``.
         """
-        denoiser = self.denoiser(guidance_scale)
+        denoiser = denoiser or self.averaged
         return self.unstandardise(sampler.sample(denoiser, noise, steps, conditions, generator))
+
+    @torch.no_grad()
+    def invert(
+        self,
+        z: Tensor,
+        log_library: Tensor,
+        conditions: Mapping[str, Tensor],
+        sampler: Sampler,
+        steps: int | None = None,
+    ) -> Tensor:
+        """Return the noise that the sampler would make these cells of, ``(n, n_latent + 1)``."""
+        return sampler.invert(self.averaged, self.standardise(z, log_library), steps, conditions)
+
+    def log_prob(
+        self,
+        z: Tensor,
+        log_library: Tensor,
+        conditions: Mapping[str, Tensor],
+        n_probes: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return the log-density of latents and log library sizes together, in nats, ``(n,)``.
+
+        Parameters
+        ----------
+        z, log_library
+            ``(n, n_latent)`` and ``(n, 1)``.
+        conditions
+            Encoded conditions, NaN where not given.
+        n_probes, generator
+            As in :func:`scldm.diffusion.log_prob`.
+        """
+        x_0 = self.standardise(z, log_library)
+        density = log_prob(self.averaged, x_0, conditions, n_probes, generator=generator)
+        return density - self.scale.log().sum()

@@ -1,13 +1,20 @@
 """Training plans, latent data and callbacks for Lightning."""
 
+from ._adversarial import AdversarialPlan
 from ._callbacks import RestoreBest, StageProgressBar
+from ._distillation import DistillationPlan
+from ._fine_tuning import FineTuningPlan, JointDataModule
 from ._latents import LatentDataModule, Latents
 from ._plans import AutoencoderPlan, DiffusionPlan
 from ._runner import StageRunner
 
 __all__ = [
+    "AdversarialPlan",
     "AutoencoderPlan",
     "DiffusionPlan",
+    "DistillationPlan",
+    "FineTuningPlan",
+    "JointDataModule",
     "LatentDataModule",
     "Latents",
     "RestoreBest",

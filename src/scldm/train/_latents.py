@@ -6,8 +6,9 @@ served by slicing tensors, so a pass over the data costs next to nothing beside 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-__all__ = ["LatentDataModule", "Latents"]
+__all__ = ["LatentDataModule", "Latents", "StepsDataModule"]
 
 
 @dataclass
@@ -67,16 +68,16 @@ def _as_is(minibatch):
     return minibatch
 
 
-class LatentDataModule(pl.LightningDataModule):
-    """Loaders over latents.
+class StepsDataModule(pl.LightningDataModule):
+    """Loaders over data sets that hand out whole minibatches.
 
     An epoch is a fixed number of optimiser steps, not a pass over the cells: small data would
     spend its time between epochs.
 
     Parameters
     ----------
-    latents
-        All cells.
+    train, val
+        Cells to train on and to validate on, in the order of their indices.
     train_idx, val_idx, test_idx
         Which of them train, which validate, and which are left out; all but the first may be
         empty.
@@ -86,9 +87,12 @@ class LatentDataModule(pl.LightningDataModule):
         Optimiser steps in an epoch.
     """
 
+    validation_batch_size = 4096
+
     def __init__(
         self,
-        latents: Latents,
+        train: Dataset,
+        val: Dataset,
         train_idx: np.ndarray,
         val_idx: np.ndarray,
         test_idx: np.ndarray,
@@ -103,14 +107,34 @@ class LatentDataModule(pl.LightningDataModule):
         self.n_val = len(val_idx)
         self.batch_size = min(batch_size, len(train_idx))
         self.steps_per_epoch = steps_per_epoch
-        self._train = _LatentDataset(latents[train_idx])
-        self._val = _LatentDataset(latents[val_idx])
+        self._train = train
+        self._val = val
 
     def train_dataloader(self) -> DataLoader:
-        sampler = RandomSampler(self._train, num_samples=self.steps_per_epoch * self.batch_size)
+        # a data set of torch need not have a length, but these have
+        cells = cast(Sized, self._train)
+        sampler = RandomSampler(cells, num_samples=self.steps_per_epoch * self.batch_size)
         return DataLoader(self._train, self.batch_size, sampler=sampler, collate_fn=_as_is)
 
     def val_dataloader(self) -> DataLoader | list:
-        if not len(self._val):
+        if not self.n_val:
             return []
-        return DataLoader(self._val, batch_size=4096, collate_fn=_as_is)
+        return DataLoader(self._val, self.validation_batch_size, collate_fn=_as_is)
+
+
+class LatentDataModule(StepsDataModule):
+    """Loaders over latents.
+
+    Parameters
+    ----------
+    latents
+        All cells.
+    train_idx, val_idx, *args
+        As in :class:`StepsDataModule`.
+    """
+
+    def __init__(
+        self, latents: Latents, train_idx: np.ndarray, val_idx: np.ndarray, *args: Any
+    ) -> None:
+        train, val = _LatentDataset(latents[train_idx]), _LatentDataset(latents[val_idx])
+        super().__init__(train, val, train_idx, val_idx, *args)

@@ -8,15 +8,15 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from scvi.train import TrainingPlan
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from scldm.module import CountAutoencoder, LatentDiffusion
 
-__all__ = ["AutoencoderPlan", "DiffusionPlan"]
+__all__ = ["AutoencoderPlan", "DiffusionPlan", "networks_and_dispersion", "warm_up_and_cosine"]
 
 
-def _warm_up_and_cosine(
+def warm_up_and_cosine(
     plan: pl.LightningModule, optimizer: torch.optim.Optimizer, warm_up: float
 ) -> dict[str, Any]:
     """Let the rates rise linearly over a share of all steps, then fall to zero as a cosine."""
@@ -30,6 +30,20 @@ def _warm_up_and_cosine(
 
     scheduler = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
     return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+
+def networks_and_dispersion(
+    autoencoder: CountAutoencoder,
+) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the parameters that are trained, those that set the dispersion apart."""
+    dispersion = list(autoencoder.dispersion_parameters())
+    names = {id(parameter) for parameter in dispersion}
+    networks = [
+        parameter
+        for parameter in autoencoder.parameters()
+        if parameter.requires_grad and id(parameter) not in names
+    ]
+    return networks, dispersion
 
 
 class AutoencoderPlan(TrainingPlan):
@@ -46,7 +60,8 @@ class AutoencoderPlan(TrainingPlan):
     lr
         Peak learning rate of the networks.
     max_kl_weight
-        Weight of the KL term after its warm-up.
+        Weight of the KL term, or of the commitment of a vector-quantised autoencoder, after its
+        warm-up.
     n_steps_kl_warmup
         Steps over which that weight grows from 0.
     weight_decay, eps
@@ -78,23 +93,18 @@ class AutoencoderPlan(TrainingPlan):
         by_kind = 3e-3 if module.dispersion == "gene-cell" else 3e-2
         self.dispersion_lr = by_kind if dispersion_lr is None else dispersion_lr
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """Return AdamW with one group for the networks and one for the dispersions."""
-        dispersion = list(self.module.dispersion_parameters())
-        names = {id(parameter) for parameter in dispersion}
-        networks = [
-            parameter
-            for parameter in self.module.parameters()
-            if parameter.requires_grad and id(parameter) not in names
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return one group for the networks and one for the dispersions."""
+        networks, dispersion = networks_and_dispersion(self.module)
+        return [
+            {"params": networks, "lr": self.lr, "weight_decay": self.weight_decay},
+            {"params": dispersion, "lr": self.dispersion_lr, "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": networks, "lr": self.lr, "weight_decay": self.weight_decay},
-                {"params": dispersion, "lr": self.dispersion_lr, "weight_decay": 0.0},
-            ],
-            eps=self.eps,
-        )
-        return _warm_up_and_cosine(self, optimizer, warm_up=0.1)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Return AdamW with its schedule over all steps."""
+        optimizer = torch.optim.AdamW(self.parameter_groups(), eps=self.eps)
+        return warm_up_and_cosine(self, optimizer, warm_up=0.1)
 
 
 class DiffusionPlan(pl.LightningModule):
@@ -160,4 +170,4 @@ class DiffusionPlan(pl.LightningModule):
         """Return AdamW with its schedule over all steps."""
         parameters = self.diffusion.trained.parameters()
         optimizer = torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
-        return _warm_up_and_cosine(self, optimizer, warm_up=0.05)
+        return warm_up_and_cosine(self, optimizer, warm_up=0.05)
