@@ -88,6 +88,14 @@ def test_a_new_combination_gets_doses_of_perturbed_cells():
     assert set(frame["dose"]) == {1.0, 10.0}
 
 
+def test_a_dose_is_not_of_the_control():
+    frame = _complete(perturbation=["control", "KLF1"] * 30, dose=10.0).frame
+    control = frame["perturbation"] == "control"
+    assert (frame.loc[control, "dose"] == 0.0).all(), "the dose that control cells have"
+    assert (frame.loc[~control, "dose"] == 10.0).all()
+    assert (_complete(10, perturbation="control", dose=0.0).frame["dose"] == 0.0).all()
+
+
 def test_none_is_unconditional_and_stays_out_of_obs():
     request = _complete(50, cell_type=None)
     assert np.isnan(request.encoded["cell_type"]).all()

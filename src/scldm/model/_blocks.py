@@ -24,6 +24,8 @@ class Stream(IntEnum):
     REQUEST = 0
     LATENT = 1
     COUNTS = 2
+    POSTERIOR = 3
+    PROBES = 4
 
 
 def generator(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from ._fields import shortened
 
-__all__ = ["chosen", "positive", "share"]
+__all__ = ["chosen", "positive", "share", "weight"]
 
 
 def chosen(argument: str, name: Any, known: Collection[str]) -> Any:
@@ -53,3 +54,18 @@ def positive(argument: str, value: Any, default: int | None = None) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"`{argument}={value!r}` must be a whole number of 1 or more.")
     return int(value)
+
+
+def weight(argument: str, value: Any, default: float | None = None) -> float:
+    """Return a finite number of 0 or more; the default for ``None``.
+
+    Raises
+    ------
+    ValueError
+        If it is not one.
+    """
+    if value is None and default is not None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < np.inf:
+        raise ValueError(f"`{argument}={value!r}` must be a finite number of 0 or more.")
+    return float(value)

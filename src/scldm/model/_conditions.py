@@ -18,11 +18,12 @@ import torch
 from anndata import AnnData
 from torch import nn
 
-from scldm.nn import CategoryEmbedder, FourierEmbedder
+from scldm.nn import CategoryEmbedder, FourierEmbedder, VectorEmbedder
 
+from ._embeddings import Embeddings
 from ._fields import shortened
 
-__all__ = ["Category", "Condition", "Coordinates", "Number", "one_dimensional"]
+__all__ = ["Category", "Condition", "Coordinates", "Number", "Vector", "one_dimensional"]
 
 
 class Condition(ABC):
@@ -34,7 +35,15 @@ class Condition(ABC):
         Its name, which is its first argument in ``generate``.
     in_decoder
         Whether the decoder depends on it too, so that it needs a value in any case.
+
+    Attributes
+    ----------
+    stays_free
+        Whether cells have no value of it unless one is asked for, in place of one that is drawn
+        from the training cells.
     """
+
+    stays_free = False
 
     def __init__(self, name: str, in_decoder: bool = False) -> None:
         self.name = name
@@ -73,6 +82,22 @@ class Condition(ABC):
     def embedder(self, width: int) -> nn.Module:
         """Return the module that embeds the encoded values."""
 
+    def per_cell(self, argument: str, values: Any) -> bool:
+        """Say whether a user's values of length one are meant for one cell and not for all."""
+        return not pd.api.types.is_scalar(values) and getattr(values, "ndim", 1) > 0
+
+    def describe(self, values: pd.DataFrame) -> str:
+        """Say in words what was asked for, given an argument's parsed values."""
+        if len(values) != 1:
+            return "given for each cell"
+        return ", ".join(str(value) for value in values.iloc[0])
+
+    def settle(
+        self, wanted: pd.DataFrame, training: pd.DataFrame, rng: np.random.Generator
+    ) -> pd.DataFrame:
+        """Return what is asked for, with values that do not go together set right."""
+        return wanted
+
     def plausible(self, training: pd.DataFrame, wanted: pd.Series) -> np.ndarray:
         """Say which training cells may lend values where none has the wanted ones."""
         return np.ones(len(training), dtype=bool)
@@ -109,9 +134,11 @@ class Category(Condition):
     categories
         The categories of the column, in the user's order.
     observed
-        Those that cells have; only they can be asked for.
+        Those that cells have; only they, and those with an embedding, can be asked for.
     in_decoder
-        Whether the decoder depends on it too.
+        Whether the decoder depends on it too; then only observed ones can be asked for.
+    embeddings
+        Vectors for the categories from elsewhere.
     """
 
     def __init__(
@@ -121,20 +148,34 @@ class Category(Condition):
         categories: Sequence[Any],
         observed: Sequence[Any] | None = None,
         in_decoder: bool = False,
+        embeddings: Embeddings | None = None,
     ) -> None:
         super().__init__(name, in_decoder)
         self.column = column
-        self.categories = list(categories)
-        self.observed = self.categories if observed is None else list(observed)
+        self.embeddings = embeddings
+        self.registered = list(categories)
+        self.observed = self.registered if observed is None else list(observed)
+        further = [] if in_decoder else self._with_vectors_only()
+        self.allowed = [*self.observed, *further]
+        # those of the data come first, so that their codes are the registry's
+        self.categories = [*self.registered, *(c for c in further if c not in self.registered)]
+
+    def _with_vectors_only(self) -> list[str]:
+        """Return names that have a vector and no cell; a column of numbers has no such names."""
+        if self.embeddings is None or not all(isinstance(c, str) for c in self.registered):
+            return []
+        observed = set(self.observed)
+        return [name for name in self.embeddings.names if name not in observed]
 
     def parse(self, argument: str, values: Any) -> pd.DataFrame:
         given = one_dimensional(argument, values)
-        known = pd.Categorical(given, categories=self.observed)
+        known = pd.Categorical(given, categories=self.allowed)
         if (known.codes < 0).any():
             unknown = given[known.codes < 0][0]
+            advice = "" if self.embeddings is None or self.in_decoder else self.embeddings.advice
             raise ValueError(
                 f"`{argument}={unknown!r}` is not a known {argument.replace('_', ' ')}. "
-                f"Known: {shortened(self.observed)}."
+                f"Known: {shortened(self.allowed)}.{advice}"
             )
         return pd.DataFrame({argument: known.set_categories(self.categories)})
 
@@ -142,14 +183,18 @@ class Category(Condition):
         return self.parse(self.name, adata.obs[self.column])
 
     def write(self, frame: pd.DataFrame, adata: AnnData) -> None:
-        adata.obs[self.column] = pd.Categorical(frame[self.name], categories=self.categories)
+        present = set(frame[self.name].dropna().unique())
+        new = [c for c in self.categories[len(self.registered) :] if c in present]
+        categories = [*self.registered, *new]
+        adata.obs[self.column] = pd.Categorical(frame[self.name], categories=categories)
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
         codes = pd.Categorical(frame[self.name], categories=self.categories).codes
         return np.where(codes < 0, np.nan, codes).astype(np.float32)[:, None]
 
     def embedder(self, width: int) -> nn.Module:
-        return CategoryEmbedder(len(self.categories), width)
+        table = None if self.embeddings is None else self.embeddings.table(self.categories)
+        return CategoryEmbedder(len(self.categories), width, table)
 
 
 class Number(Condition):
@@ -214,8 +259,8 @@ class Number(Condition):
         return FourierEmbedder(1, width)
 
 
-class Coordinates(Condition):
-    """A place in two or three dimensions.
+class Vector(Condition):
+    """A vector of any length, such as the latent of another cell.
 
     Parameters
     ----------
@@ -223,44 +268,69 @@ class Coordinates(Condition):
         Its argument.
     column
         The user's array in ``obsm``.
-    mean
-        Centre of the training data.
-    spread
-        Their spread, the same for all axes.
+    mean, spread
+        Mean and standard deviation of the training data, of each dimension.
     """
 
-    def __init__(self, name: str, column: str, mean: Sequence[float], spread: float) -> None:
+    def __init__(
+        self, name: str, column: str, mean: Sequence[float], spread: Sequence[float] | float
+    ) -> None:
         super().__init__(name)
         self.column = column
-        self.mean = list(mean)
-        self.spread = spread
+        self.mean = np.asarray(mean, dtype=float)
+        self.spread = np.asarray(spread, dtype=float)
 
     def columns(self, argument: str) -> list[str]:
-        return [f"{argument}_{axis}" for axis in range(len(self.mean))]
+        return [f"{argument}[{i}]" for i in range(len(self.mean))]
 
     def parse(self, argument: str, values: Any) -> pd.DataFrame:
         try:
-            places = np.atleast_2d(np.asarray(values, dtype=float))
+            vectors = np.atleast_2d(np.asarray(values, dtype=float))
         except (TypeError, ValueError):
             raise ValueError(f"`{argument}` does not hold numbers.") from None
-        if places.ndim != 2 or places.shape[1] != len(self.mean):
+        if vectors.ndim != 2 or vectors.shape[1] != len(self.mean):
             raise ValueError(
                 f"`{argument}` has shape {np.shape(values)}, but must be (n_cells, "
-                f"{len(self.mean)}), or ({len(self.mean)},) for one place."
+                f"{len(self.mean)}), or ({len(self.mean)},) for all cells."
             )
-        if not np.isfinite(places).all():
+        if not np.isfinite(vectors).all():
             raise ValueError(f"`{argument}` has NaN or infinite values; finite ones are allowed.")
-        return pd.DataFrame(places, columns=self.columns(argument))
+        return pd.DataFrame(vectors, columns=self.columns(argument))
+
+    def per_cell(self, argument: str, values: Any) -> bool:
+        return np.ndim(values) == 2
+
+    def describe(self, values: pd.DataFrame) -> str:
+        many = values.shape[1] > 3
+        return (
+            "one vector for all cells" if len(values) == 1 and many else super().describe(values)
+        )
 
     def read(self, adata: AnnData) -> pd.DataFrame:
         return self.parse(self.name, adata.obsm[self.column])
 
     def write(self, frame: pd.DataFrame, adata: AnnData) -> None:
-        adata.obsm[self.column] = frame[self.columns(self.name)].to_numpy()
+        adata.obsm[self.column] = frame[self.columns(self.name)].to_numpy(dtype=float)
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
-        places = frame[self.columns(self.name)].to_numpy(dtype=float)
-        return ((places - np.array(self.mean)) / self.spread).astype(np.float32)
+        vectors = frame[self.columns(self.name)].to_numpy(dtype=float)
+        return ((vectors - self.mean) / self.spread).astype(np.float32)
+
+    def embedder(self, width: int) -> nn.Module:
+        return VectorEmbedder(len(self.mean), width)
+
+
+class Coordinates(Vector):
+    """A place in two or three dimensions; one spread for all axes keeps distances what they are.
+
+    Parameters
+    ----------
+    name, column, mean, spread
+        As in :class:`Vector`, with one spread.
+    """
+
+    def columns(self, argument: str) -> list[str]:
+        return [f"{argument}_{axis}" for axis in range(len(self.mean))]
 
     def embedder(self, width: int) -> nn.Module:
         return FourierEmbedder(len(self.mean), width, n_octaves=7)

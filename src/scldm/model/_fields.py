@@ -21,17 +21,16 @@ from scvi.data.fields import (
     LayerField,
     NumericalJointObsField,
     NumericalObsField,
-    ObsmField,
 )
 
 __all__ = [
     "CategoricalCovariatesField",
     "CategoryField",
     "ContinuousCovariatesField",
-    "CoordinatesField",
     "CountsField",
     "LibrarySizeField",
     "NumberField",
+    "check_counts",
     "shortened",
 ]
 
@@ -108,6 +107,24 @@ def _moments(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()), float(values.std()) or 1.0
 
 
+def check_counts(values: np.ndarray, where: str) -> None:
+    """Check that values are whole, finite and not negative, or raise a ``ValueError``."""
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{where} has values of type {values.dtype}, but must hold counts.")
+    for bad, problem in (
+        (np.isnan(values), "NaN"),
+        (np.isinf(values), "infinite values"),
+        (values < 0, "negative values"),
+        (values != np.floor(values), "fractions"),
+    ):
+        if bad.any():
+            raise ValueError(
+                f"{where} has {problem} (for example {values[bad].flat[0]}), but must hold "
+                "raw counts: whole numbers, 0 or more. Counts often stand in "
+                "`adata.layers['counts']` or `adata.raw`; name theirs with `layer=`."
+            )
+
+
 class CountsField(LayerField):
     """Counts: whole, finite, not negative, and at least one in each cell."""
 
@@ -126,30 +143,13 @@ class CountsField(LayerField):
         n_empty = 0
         for start in range(0, adata.n_obs, _ROWS_AT_A_TIME):
             rows = x[start : start + _ROWS_AT_A_TIME]
-            self._check_values(rows.data if sparse.issparse(rows) else np.asarray(rows), where)
+            check_counts(rows.data if sparse.issparse(rows) else np.asarray(rows), where)
             n_empty += int((np.asarray(rows.sum(axis=1)).ravel() == 0).sum())
         if n_empty:
             raise ValueError(
                 f"{where} has {n_empty} cells without any count, which have no library size. "
                 "Remove them first: `sc.pp.filter_cells(adata, min_counts=1)`."
             )
-
-    @staticmethod
-    def _check_values(values: np.ndarray, where: str) -> None:
-        if values.dtype.kind not in "biuf":
-            raise ValueError(f"{where} has values of type {values.dtype}, but must hold counts.")
-        for bad, problem in (
-            (np.isnan(values), "NaN"),
-            (np.isinf(values), "infinite values"),
-            (values < 0, "negative values"),
-            (values != np.floor(values), "fractions"),
-        ):
-            if bad.any():
-                raise ValueError(
-                    f"{where} has {problem} (for example {values[bad].flat[0]}), but must hold "
-                    "raw counts: whole numbers, 0 or more. Counts often stand in "
-                    "`adata.layers['counts']` or `adata.raw`; name theirs with `layer=`."
-                )
 
     def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
         known = pd.Index(state_registry[self.COLUMN_NAMES_KEY])
@@ -262,49 +262,6 @@ class LibrarySizeField(NumberField):
                 f"`{self.argument}={self.attr_key!r}` has values of 0 or less; a library size is "
                 "the total count of a cell and above 0."
             )
-
-
-class CoordinatesField(ObsmField):
-    """Coordinates of cells, two or three for each; keeps their centre and spread.
-
-    Parameters
-    ----------
-    argument
-        The argument of ``setup_anndata`` that named the array.
-    """
-
-    def __init__(self, registry_key: str, attr_key: str, argument: str) -> None:
-        super().__init__(registry_key, attr_key)
-        self.argument = argument
-
-    def validate_field(self, adata: AnnData) -> None:
-        if self.attr_key not in adata.obsm:
-            raise KeyError(
-                f"`{self.argument}={self.attr_key!r}` is not in `adata.obsm`. "
-                f"Known: {shortened(adata.obsm)}."
-            )
-        values = np.asarray(adata.obsm[self.attr_key])
-        if values.ndim != 2 or values.shape[1] not in (2, 3):
-            raise ValueError(
-                f"`{self.argument}={self.attr_key!r}` has shape {values.shape}; coordinates have "
-                "two or three columns."
-            )
-        if not np.isfinite(values.astype(float)).all():
-            raise ValueError(f"`{self.argument}={self.attr_key!r}` has NaN or infinite values.")
-        super().validate_field(adata)
-
-    def register_field(self, adata: AnnData) -> dict:
-        state = super().register_field(adata)
-        values = np.asarray(adata.obsm[self.attr_key], dtype=float)
-        # one spread for all axes keeps distances what they are
-        spread = float(np.sqrt(values.var(axis=0).mean())) or 1.0
-        return state | {"mean": values.mean(axis=0).tolist(), "spread": spread}
-
-    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
-        return super().transfer_field(state_registry, adata_target, **kwargs) | {
-            "mean": state_registry["mean"],
-            "spread": state_registry["spread"],
-        }
 
 
 class CategoricalCovariatesField(CategoricalJointObsField):

@@ -20,7 +20,7 @@ from ._plain import from_plain, to_plain
 
 __all__ = ["FilesMixin"]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout of a saved model; raised when older code could not read a newer file."""
 
 _MODEL_FILE = "model.pt"
@@ -131,10 +131,14 @@ class FilesMixin:
             adata = None
         else:
             cls.setup_anndata(adata, source_registry=registry, **registry["setup_args"])
+        # where a model is loaded there may be no compiler
+        init_params["non_kwargs"]["compile_network"] = False
         kwargs = {**init_params["non_kwargs"], **init_params["kwargs"].get("module_kwargs", {})}
         model = cast(Any, cls)(adata, registry=registry, **kwargs)
         for name, value in attributes.items():
             setattr(model, name, value)
+        if model.student_ is not None:
+            model.module.diffusion.add_student(model.student_["steps"])
         model.module.load_state_dict(state)
         model.to_device(torch_device)
         model.module.eval()
@@ -167,6 +171,11 @@ class FilesMixin:
             raise ValueError(
                 f"{str(path)!r} was saved by scldm {written_by}, which is newer than this one, "
                 f"{__version__}. Upgrade to read it."
+            )
+        if file_format < FORMAT:
+            raise ValueError(
+                f"{str(path)!r} was saved by an early version of scldm, {written_by}, whose networks "
+                "were built differently. Train the model anew, or read it with that version."
             )
         attributes = from_plain(attributes)
         saved_class = attributes["registry_"]["model_name"]

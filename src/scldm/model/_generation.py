@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
-from numbers import Real
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,49 +15,15 @@ from scvi.utils import track
 from torch import Tensor
 from torch.distributions import Distribution
 
-from scldm._version import __version__
-from scldm.diffusion import SAMPLERS, Sampler
+from scldm.diffusion import Sampler
 from scldm.module import sample_counts
 
 from ._blocks import BLOCK_SIZE, Stream, blocks, generator, resolved_seed
-from ._choices import chosen, positive
-from ._request import Request, complete
+from ._choices import positive
+from ._order import DISTILLED, Order, checked_guidance, checked_sampler
+from ._request import complete
 
 __all__ = ["GenerationMixin"]
-
-
-@dataclass
-class _Draw:
-    """A checked order for latents.
-
-    Parameters
-    ----------
-    request
-        The completed conditions.
-    seed, sampler, steps, guidance_scale
-        How to sample.
-    """
-
-    request: Request
-    seed: int
-    sampler: Sampler
-    steps: int
-    guidance_scale: float
-
-    @property
-    def n_cells(self) -> int:
-        return len(self.request.frame)
-
-    def record(self) -> dict[str, Any]:
-        """Return what to write beside the cells."""
-        return {
-            "version": __version__,
-            "seed": self.seed,
-            "sampler": type(self.sampler).__name__.lower(),
-            "steps": self.steps,
-            "guidance_scale": self.guidance_scale,
-            "conditions": dict(self.request.described),
-        }
 
 
 class GenerationMixin:
@@ -73,7 +37,10 @@ class GenerationMixin:
         batch_size: int = 1024,
         sampler: str | Sampler = "heun",
         steps: int | None = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | Mapping[str, float] = 1.0,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        guidance_rescale: float = 0.0,
+        negative: Mapping[str, Any] | None = None,
         show_progress: bool = False,
         **conditions: Any,
     ) -> AnnData:
@@ -89,20 +56,31 @@ class GenerationMixin:
         batch_size
             Cells held as dense counts at a time, in whole blocks of 256.
         sampler
-            One of :data:`scldm.diffusion.SAMPLERS`, or a sampler.
+            One of :data:`scldm.diffusion.SAMPLERS`, a sampler, or ``"distilled"`` after
+            :meth:`distill`.
         steps
             Steps of the sampler; ``None`` takes its own number.
         guidance_scale
             Strength of classifier-free guidance: 1 is none, above 1 makes cells more typical of
-            their conditions and less diverse.
+            their conditions and less diverse. A mapping has a scale for each of several
+            conditions and composes them as if they were independent, which also serves
+            combinations that no training cell has.
+        guidance_interval
+            Times, from 0 (data) to 1 (noise), between which to guide.
+        guidance_rescale
+            Share, from 0 to 1, by which guided latents get back the spread of unguided ones.
+        negative
+            Values of conditions that guidance moves away from, in place of no condition; needs a
+            scale above 1.
         show_progress
             Whether to show a progress bar.
         **conditions
             Registered conditions by name: ``cell_type``, ``batch``, ``perturbation``, ``dose``,
-            ``time``, ``spatial``, or a covariate's column. One value holds for all cells, a list
-            or array has one for each. A condition that is left out is drawn from the training
-            cells that match the given ones: those with the same categories and the same numbers,
-            or else the nearest numbers. ``None`` asks for cells regardless of it.
+            ``time``, ``spatial``, ``source``, ``gene_sets``, or a covariate's column. One value
+            holds for all cells, a list or array has one for each. A condition that is left out is
+            drawn from the training cells that match the given ones: those with the same
+            categories and the same numbers, or else the nearest numbers. ``None`` asks for cells
+            regardless of it. Gene sets that are left out are left free.
 
         Returns
         -------
@@ -117,34 +95,16 @@ class GenerationMixin:
         RuntimeError
             If the model is not trained.
         """
-        batch_size = positive("batch_size", batch_size)
-        draw = self._order(n_cells, conditions, seed, sampler, steps, guidance_scale)
-        decoder = self._decoder_inputs(draw.request.frame)
-        latents, library_sizes, dense, counts = [], [], [], []
-        all_blocks = list(blocks(draw.n_cells))
-        for block, rows, padded in track(all_blocks, "Generating", disable=not show_progress):
-            z, log_library = self._sample_block(draw, block, padded)
-            inputs = {name: values[padded] for name, values in decoder.items()}
-            x = self._count_block(z, log_library, inputs, draw.seed, block)
-            n = rows.stop - rows.start
-            dense.append(x[:n])
-            latents.append(z[:n].cpu().numpy())
-            library_sizes.append(log_library[:n, 0].exp().cpu().numpy())
-            if len(dense) * BLOCK_SIZE >= batch_size or rows.stop == draw.n_cells:
-                counts.append(_to_csr(torch.cat(dense)))
-                dense = []
-        adata = AnnData(
-            X=sparse.vstack(counts, format="csr"),
-            obs=pd.DataFrame(index=[f"generated_{i}" for i in range(draw.n_cells)]),
-            var=pd.DataFrame(index=self.var_names) if self.var_ is None else self.var_.copy(),
+        guidance = (guidance_scale, guidance_interval, guidance_rescale, negative)
+        order = self._order(n_cells, conditions, seed, sampler, steps, *guidance)
+        adata = self._decoded(
+            order.request.frame,
+            lambda block, rows: self._sample_block(order, block, rows),
+            order.seed,
+            batch_size,
+            show_progress,
         )
-        for condition in self.conditions:
-            condition.write(draw.request.frame, adata)
-        library_size_key = self.registry_["setup_args"]["library_size_key"]
-        if library_size_key is not None:
-            adata.obs[library_size_key] = np.concatenate(library_sizes)
-        adata.obsm["X_scldm"] = np.concatenate(latents)
-        adata.uns["scldm"] = draw.record()
+        adata.uns["scldm"] = order.record()
         return adata
 
     def sample_latent(
@@ -154,32 +114,38 @@ class GenerationMixin:
         seed: int | None = None,
         sampler: str | Sampler = "heun",
         steps: int | None = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | Mapping[str, float] = 1.0,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        guidance_rescale: float = 0.0,
+        negative: Mapping[str, Any] | None = None,
         **conditions: Any,
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Draw latents of new cells without decoding them.
 
         Parameters
         ----------
-        n_cells, seed, sampler, steps, guidance_scale, **conditions
+        n_cells, seed, sampler, steps
             As in :meth:`generate`; the same seed gives the latents of the cells made there.
+        guidance_scale, guidance_interval, guidance_rescale, negative, **conditions
+            As there.
 
         Returns
         -------
         Latents, ``(n_cells, n_latent)``, and what belongs to them by argument: the conditions and
         ``library_size``, so that ``decode(z, **what)`` makes counts of them.
         """
-        draw = self._order(n_cells, conditions, seed, sampler, steps, guidance_scale)
+        guidance = (guidance_scale, guidance_interval, guidance_rescale, negative)
+        order = self._order(n_cells, conditions, seed, sampler, steps, *guidance)
         parts = []
-        for block, rows, padded in blocks(draw.n_cells):
-            z, log_library = self._sample_block(draw, block, padded)
+        for block, rows, padded in blocks(order.n_cells):
+            z, log_library = self._sample_block(order, block, padded)
             parts.append(torch.cat([z, log_library], dim=1)[: rows.stop - rows.start])
         joined = torch.cat(parts).cpu().numpy()
         # in double precision, so that the way back to the logarithm loses nothing
         what = {"library_size": np.exp(joined[:, -1].astype(np.float64))}
         for condition in self.conditions:
             for argument in condition.arguments:
-                values = draw.request.frame[condition.columns(argument)].to_numpy()
+                values = order.request.frame[condition.columns(argument)].to_numpy()
                 if not pd.isna(values).any():
                     what[argument] = values[:, 0] if values.shape[1] == 1 else values
         return joined[:, :-1], what
@@ -243,9 +209,10 @@ class GenerationMixin:
     def _reserved_names(cls) -> set[str]:
         """Return names that a covariate cannot have, as they mean something in ``generate``."""
         names = {"cell_type", "batch", "perturbation", "dose", "time", "spatial"}
-        names |= {f"spatial_{axis}" for axis in range(3)}
-        # for arguments that sampling methods may come to have
-        names |= {"adata", "cells", "coordinates", "method", "n_samples", "out", "times"}
+        names |= {f"spatial_{axis}" for axis in range(3)} | {"source", "gene_sets"}
+        # for arguments that sampling methods have or may come to have
+        names |= {"adata", "cells", "coordinates", "indices", "method", "n_samples", "out"}
+        names |= {"start", "end", "times"}
         for method in (GenerationMixin.generate, GenerationMixin.decode):
             names |= set(inspect.signature(method).parameters) - {"self", "conditions"}
         return names
@@ -263,34 +230,97 @@ class GenerationMixin:
         seed: int | None,
         sampler: str | Sampler,
         steps: int | None,
-        guidance_scale: float,
-    ) -> _Draw:
+        *guidance: Any,
+    ) -> Order:
         self._require("diffusion")
-        rule: Sampler = (
-            sampler if isinstance(sampler, Sampler) else chosen("sampler", sampler, SAMPLERS)()
-        )
-        steps = rule.default_steps if steps is None else positive("steps", steps)
-        if not isinstance(guidance_scale, Real) or not np.isfinite(guidance_scale):
-            raise ValueError(f"`guidance_scale={guidance_scale!r}` must be a finite number.")
+        rule, n_steps = checked_sampler(sampler, steps, self.module.diffusion.n_student_steps)
         seed = resolved_seed(seed)
         rng = np.random.default_rng((seed, Stream.REQUEST))
         request = complete(self.conditions, given, n_cells, self.training_frame_, rng)
-        return _Draw(request, seed, rule, steps, float(guidance_scale))
+        guided = checked_guidance(self.conditions, request, *guidance)
+        if sampler != DISTILLED:
+            return Order(request, seed, rule, n_steps, guided)
+        if guided.scale != 1:
+            raise ValueError(
+                "`guidance_scale` has no meaning for a student; give it to `distill()` instead."
+            )
+        return Order(request, seed, rule, n_steps, guided, self.student_)
+
+    def _decoded(
+        self,
+        frame: pd.DataFrame,
+        latents_of: Callable[[int, np.ndarray], tuple[Tensor, Tensor]],
+        seed: int,
+        batch_size: int,
+        show_progress: bool = False,
+    ) -> AnnData:
+        """Return cells with counts drawn block by block.
+
+        Parameters
+        ----------
+        frame
+            Conditions of the cells.
+        latents_of
+            Takes a block's number and rows, and returns its latents and log library sizes.
+        seed, batch_size, show_progress
+            As in :meth:`generate`.
+        """
+        batch_size = positive("batch_size", batch_size)
+        decoder = self._decoder_inputs(frame)
+        latents, library_sizes, dense, counts = [], [], [], []
+        all_blocks = list(blocks(len(frame)))
+        for block, rows, padded in track(all_blocks, "Generating", disable=not show_progress):
+            z, log_library = latents_of(block, padded)
+            inputs = {name: values[padded] for name, values in decoder.items()}
+            x = self._count_block(z, log_library, inputs, seed, block)
+            n = rows.stop - rows.start
+            dense.append(x[:n])
+            latents.append(z[:n].cpu().numpy())
+            library_sizes.append(log_library[:n, 0].exp().cpu().numpy())
+            if len(dense) * BLOCK_SIZE >= batch_size or rows.stop == len(frame):
+                counts.append(_to_csr(torch.cat(dense)))
+                dense = []
+        adata = AnnData(
+            X=sparse.vstack(counts, format="csr"),
+            obs=pd.DataFrame(index=[f"generated_{i}" for i in range(len(frame))]),
+            var=pd.DataFrame(index=self.var_names) if self.var_ is None else self.var_.copy(),
+        )
+        for condition in self.conditions:
+            condition.write(frame, adata)
+        library_size_key = self.registry_["setup_args"]["library_size_key"]
+        if library_size_key is not None:
+            adata.obs[library_size_key] = np.concatenate(library_sizes)
+        adata.obsm["X_scldm"] = np.concatenate(latents)
+        return adata
 
     @torch.inference_mode()
-    def _sample_block(self, draw: _Draw, block: int, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Return latents and log library sizes of one whole block."""
+    def _sample_block(
+        self, order: Order, block: int, rows: np.ndarray, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return latents and log library sizes of one whole block, of given noise or new."""
         diffusion = self.module.diffusion
-        source = generator(self.device, draw.seed, Stream.LATENT, block)
-        shape = (BLOCK_SIZE, diffusion.n_latent + 1)
-        noise = torch.randn(shape, generator=source, device=self.device)
-        encoded = {
-            name: torch.from_numpy(values[rows]).to(self.device)
-            for name, values in draw.request.encoded.items()
-        }
-        return diffusion.sample(
-            noise, encoded, draw.sampler, draw.steps, draw.guidance_scale, source
+        source = generator(self.device, order.seed, Stream.LATENT, block)
+        if noise is None:
+            shape = (BLOCK_SIZE, diffusion.n_latent + 1)
+            noise = torch.randn(shape, generator=source, device=self.device)
+        if order.student is not None:
+            denoiser = diffusion.student
+        else:
+            negative = self._on_device(order.guidance.negative, rows)
+            denoiser = diffusion.denoiser(**order.guidance.settings, negative=negative)
+        encoded = self._on_device(order.request.encoded, rows)
+        z, log_library = diffusion.sample(
+            noise, encoded, order.sampler, order.steps, source, denoiser
         )
+        return self.module.autoencoder.allowed(z), log_library
+
+    def _on_device(
+        self, encoded: Mapping[str, np.ndarray], rows: np.ndarray | slice
+    ) -> dict[str, Tensor]:
+        return {
+            name: torch.from_numpy(values[rows]).to(self.device)
+            for name, values in encoded.items()
+        }
 
     @torch.inference_mode()
     def _count_block(

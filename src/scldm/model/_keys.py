@@ -20,6 +20,10 @@ class _Keys(NamedTuple):
     DOSE: str = "dose"
     TIME: str = "time"
     SPATIAL: str = "spatial"
+    SOURCE: str = "source"
+    GENE_SETS: str = "gene_sets"
+    CELL_TYPE_EMBEDDINGS: str = "cell_type_embeddings"
+    PERTURBATION_EMBEDDINGS: str = "perturbation_embeddings"
 
 
 KEYS = _Keys()

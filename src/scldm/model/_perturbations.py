@@ -13,9 +13,18 @@ from torch import nn
 from scldm.nn import SetEmbedder
 
 from ._conditions import Condition, Number, one_dimensional
+from ._embeddings import Embeddings
 from ._fields import shortened
 
-__all__ = ["PerturbationSet"]
+__all__ = ["PerturbationSet", "members"]
+
+
+def members(label: str, control: str, separator: str) -> list[str]:
+    """Return the members of a set; a name such as ``"CD4+"`` is one, not a combination."""
+    if label == control:
+        return []
+    parts = label.split(separator)
+    return [label] if "" in parts else [part for part in parts if part != control]
 
 
 class PerturbationSet(Condition):
@@ -33,6 +42,8 @@ class PerturbationSet(Condition):
         The dose, if registered.
     separator
         Stands between the members of a combination.
+    embeddings
+        Vectors for the members from elsewhere; those that no cell has can be asked for too.
     """
 
     def __init__(
@@ -42,6 +53,7 @@ class PerturbationSet(Condition):
         control: str,
         dose: Number | None = None,
         separator: str = "+",
+        embeddings: Embeddings | None = None,
     ) -> None:
         super().__init__("perturbation")
         self.column = column
@@ -50,7 +62,13 @@ class PerturbationSet(Condition):
         self.control = str(control)
         self.dose = dose
         self.separator = separator
-        self.items = sorted({part for label in self.labels for part in self._split(label)})
+        self.embeddings = embeddings
+        items = {part for label in self.labels for part in self._split(label)}
+        if embeddings is not None:
+            # a name that reads as a combination cannot be told from one
+            items |= {name for name in embeddings.names if self._split(name) == [name]}
+        self.items = sorted(items)
+        self._codes = {item: i for i, item in enumerate(self.items)}
         self._known_sets = {frozenset(self._split(label)): label for label in self.labels[::-1]}
 
     @property
@@ -58,20 +76,17 @@ class PerturbationSet(Condition):
         return ("perturbation",) if self.dose is None else ("perturbation", "dose")
 
     def _split(self, label: str) -> list[str]:
-        """Return the members; a name such as ``"CD4+"`` is one, not a combination."""
-        if label == self.control:
-            return []
-        parts = label.split(self.separator)
-        return [label] if "" in parts else [part for part in parts if part != self.control]
+        return members(label, self.control, self.separator)
 
     def _canonical(self, label: Any) -> str:
         """Return the label as the data spell it; combinations may be new, their parts not."""
         parts = self._split(str(label))
-        unknown = [part for part in parts if part not in self.items]
+        unknown = [part for part in parts if part not in self._codes]
         if unknown or (not parts and str(label) != self.control):
+            advice = "" if self.embeddings is None else self.embeddings.advice
             raise ValueError(
                 f"`perturbation={label!r}` is not known, nor a combination of known ones. "
-                f"Known: {shortened([self.control, *self.items])}."
+                f"Known: {shortened([self.control, *self.items])}.{advice}"
             )
         return self._known_sets.get(frozenset(parts), self.separator.join(sorted(set(parts))))
 
@@ -97,12 +112,11 @@ class PerturbationSet(Condition):
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
         labels = pd.Categorical(frame["perturbation"])
-        members = [self._split(str(label)) for label in labels.categories]
-        size = max([1, *map(len, members)])
-        code = {item: i for i, item in enumerate(self.items)}
-        table = np.full((len(members) + 1, size), -1.0)
-        for row, parts in zip(table, members, strict=False):
-            row[: len(parts)] = [code[part] for part in parts]
+        sets = [self._split(str(label)) for label in labels.categories]
+        size = max([1, *map(len, sets)])
+        table = np.full((len(sets) + 1, size), -1.0)
+        for row, parts in zip(table, sets, strict=False):
+            row[: len(parts)] = [self._codes[part] for part in parts]
         # code -1, a missing label, takes the table's last row
         table[-1] = np.nan
         codes = table[labels.codes]
@@ -113,7 +127,22 @@ class PerturbationSet(Condition):
         return np.concatenate([codes, doses], axis=1).astype(np.float32)
 
     def embedder(self, width: int) -> nn.Module:
-        return SetEmbedder(max(len(self.items), 1), width)
+        table = None if self.embeddings is None else self.embeddings.table(self.items)
+        return SetEmbedder(max(len(self.items), 1), width, table)
+
+    def settle(
+        self, wanted: pd.DataFrame, training: pd.DataFrame, rng: np.random.Generator
+    ) -> pd.DataFrame:
+        """A dose that no control cell has is not the control's, which gets one of its own."""
+        if not {"perturbation", "dose"} <= set(wanted):
+            return wanted
+        own = training.loc[(training["perturbation"] == self.control).to_numpy(bool), "dose"]
+        odd = (wanted["perturbation"] == self.control).to_numpy(bool) & ~wanted["dose"].isin(own)
+        if not odd.any() or own.empty:
+            return wanted
+        dose = wanted["dose"].to_numpy(copy=True)
+        dose[odd] = rng.choice(own.to_numpy(), size=odd.sum())
+        return wanted.assign(dose=dose)
 
     def plausible(self, training: pd.DataFrame, wanted: pd.Series) -> np.ndarray:
         """A new combination gets the doses of perturbed cells, not the control's."""

@@ -46,3 +46,7 @@ class Recipe:
             # with more steps for the cells it has, the denoiser begins to recite them
             max_steps=int(max(600, min(4000, round(2.4 * n_cells)))),
         )
+
+    def kl_weight_of(self, autoencoder: str) -> float:
+        """Return the weight of the KL term, or of the commitment that stands in its place."""
+        return 1.0 if autoencoder == "vq" else self.kl_weight

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ._conditions import Category, Condition, Coordinates, Number
+from ._conditions import Category, Condition, Coordinates, Number, Vector
+from ._embeddings import Embeddings
+from ._gene_scores import GeneSetScores
+from ._gene_sets import GeneSets
 from ._keys import KEYS
 from ._perturbations import PerturbationSet
 
@@ -16,6 +19,17 @@ def _number(name: str, field: Mapping[str, Any], in_decoder: bool = False) -> Nu
     state = field["state_registry"]
     column = field["data_registry"]["attr_key"]
     return Number(name, column, state["mean"], state["spread"], state["dtype"], in_decoder)
+
+
+def _embeddings(
+    fields: Mapping[str, Any], setup: Mapping[str, Any], name: str, key: str
+) -> Embeddings | None:
+    # models of the first version have no such argument
+    where = (setup.get("embeddings") or {}).get(name)
+    if where is None:
+        return None
+    state = fields[key]["state_registry"]
+    return Embeddings(where, state["names"], state["vectors"])
 
 
 def conditions_from_registry(
@@ -36,7 +50,7 @@ def conditions_from_registry(
         *_categories(fields, setup, cell_type_in_decoder),
         *_perturbation_and_dose(fields, setup),
         *([_number("time", fields[KEYS.TIME])] if setup["time_key"] else []),
-        *_coordinates(fields, setup),
+        *_arrays(fields, setup),
         *_covariates(fields, setup),
     ]
 
@@ -52,7 +66,9 @@ def _categories(
         if column:
             state = fields[key]["state_registry"]
             categories = list(state["categorical_mapping"])
-            yield Category(name, column, categories, list(state["observed"]), in_decoder)
+            observed = list(state["observed"])
+            vectors = _embeddings(fields, setup, name, KEYS.CELL_TYPE_EMBEDDINGS)
+            yield Category(name, column, categories, observed, in_decoder, vectors)
 
 
 def _perturbation_and_dose(
@@ -61,15 +77,28 @@ def _perturbation_and_dose(
     dose = _number("dose", fields[KEYS.DOSE]) if setup["dose_key"] else None
     if setup["perturbation_key"]:
         labels = list(fields[KEYS.PERTURBATION]["state_registry"]["observed"])
-        yield PerturbationSet(setup["perturbation_key"], labels, setup["control_label"], dose)
+        yield PerturbationSet(
+            setup["perturbation_key"],
+            labels,
+            setup["control_label"],
+            dose,
+            setup.get("perturbation_separator", "+"),
+            _embeddings(fields, setup, "perturbation", KEYS.PERTURBATION_EMBEDDINGS),
+        )
     elif dose is not None:
         yield dose
 
 
-def _coordinates(fields: Mapping[str, Any], setup: Mapping[str, Any]) -> Iterable[Condition]:
-    if setup["spatial_key"]:
+def _arrays(fields: Mapping[str, Any], setup: Mapping[str, Any]) -> Iterable[Condition]:
+    if column := setup["spatial_key"]:
         state = fields[KEYS.SPATIAL]["state_registry"]
-        yield Coordinates("spatial", setup["spatial_key"], state["mean"], state["spread"])
+        yield Coordinates("spatial", column, state["mean"], state["spread"])
+    if column := setup.get("source_key"):
+        state = fields[KEYS.SOURCE]["state_registry"]
+        yield Vector("source", column, state["mean"], state["spread"])
+    if column := setup.get("gene_sets_key"):
+        state = fields[KEYS.GENE_SETS]["state_registry"]
+        yield GeneSets(column, GeneSetScores(**state), setup["layer"])
 
 
 def _covariates(fields: Mapping[str, Any], setup: Mapping[str, Any]) -> Iterable[Condition]:

@@ -1,7 +1,8 @@
 """What a user asks for, completed from the training cells.
 
 A condition that is not given is drawn from the training cells that match the given ones, so the
-frame of conditions is always complete and the mix is the data's own.
+frame of conditions is complete and the mix is the data's own. Those that stay free unless asked
+for are the exception: they are neither drawn nor given to the network.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pandas as pd
 from ._conditions import Condition
 from ._fields import shortened
 
-__all__ = ["Request", "complete"]
+__all__ = ["Request", "changed", "complete", "put_in"]
 
 _NEAREST = 50
 
@@ -80,12 +81,15 @@ def complete(
         for argument, value in given.items()
         if value is not None
     }
-    n = _number_of_cells(n_cells, given, parsed)
+    n = _number_of_cells(n_cells, owners, given, parsed)
     wanted = pd.DataFrame(index=pd.RangeIndex(n))
     for columns in parsed.values():
         rows = np.zeros(n, dtype=int) if len(columns) == 1 else np.arange(n)
         wanted = wanted.join(columns.iloc[rows].reset_index(drop=True))
-    frame = _filled(conditions, wanted, training, rng)
+    for condition in conditions:
+        wanted = condition.settle(wanted, training, rng)
+    drawn = training.drop(columns=_left_free(owners, parsed))
+    frame = _filled(conditions, wanted, drawn, rng).reindex(columns=list(training))
     encoded = {}
     for condition in conditions:
         values = condition.encode(frame)
@@ -93,7 +97,97 @@ def complete(
         if condition in dropped and not condition.in_decoder:
             columns = [c for a in condition.arguments for c in condition.columns(a)]
             frame[columns] = np.nan
-    return Request(frame, encoded, {a: _describe(a, given, parsed) for a in owners})
+    described = {a: _describe(c, a, given, parsed) for a, c in owners.items()}
+    return Request(frame, encoded, described)
+
+
+def changed(
+    conditions: Sequence[Condition],
+    own: pd.DataFrame,
+    given: Mapping[str, Any],
+    training: pd.DataFrame,
+    rng: np.random.Generator,
+) -> Request:
+    """Return the conditions of cells with some of them changed.
+
+    Parameters
+    ----------
+    conditions
+        The registered conditions.
+    own
+        Frame of the cells.
+    given
+        What to change, by argument: one value for all cells, or one for each.
+    training
+        Frame of the training cells.
+    rng
+        Source of values that have to be set right.
+
+    Raises
+    ------
+    ValueError
+        If nothing is given, an argument is not registered, a value is not known, or lengths
+        differ.
+    """
+    owners = {argument: c for c in conditions for argument in c.arguments}
+    if not given:
+        raise ValueError(f"No condition is changed. Registered: {shortened(owners)}.")
+    frame, parsed = put_in(conditions, own, given)
+    frame[_left_free(owners, parsed)] = np.nan
+    for condition in conditions:
+        frame = condition.settle(frame, training, rng)
+    encoded = {condition.name: condition.encode(frame) for condition in conditions}
+    described = {
+        a: c.describe(parsed[a]) if a in parsed else "the cells' own" for a, c in owners.items()
+    }
+    return Request(frame, encoded, described)
+
+
+def put_in(
+    conditions: Sequence[Condition], own: pd.DataFrame, given: Mapping[str, Any]
+) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+    """Return a frame of conditions with some values replaced, and these values by argument.
+
+    Parameters
+    ----------
+    conditions
+        The registered conditions.
+    own
+        The frame.
+    given
+        Values by argument, one for all cells or one for each.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not registered, a value is not known, or lengths differ.
+    """
+    owners = {argument: c for c in conditions for argument in c.arguments}
+    frame, parsed = own.copy(), {}
+    for argument, value in given.items():
+        if argument not in owners:
+            raise ValueError(
+                f"`{argument}` is not a registered condition. Registered: {shortened(owners)}."
+            )
+        if value is None:
+            raise ValueError(f"`{argument}=None` says no value to change it to.")
+        parsed[argument] = columns = owners[argument].parse(argument, value)
+        if len(columns) not in (1, len(own)):
+            raise ValueError(f"`{argument}` has {len(columns)} values for {len(own)} cells.")
+        rows = np.zeros(len(own), int) if len(columns) == 1 else np.arange(len(own))
+        for name in columns:
+            frame[name] = columns[name].iloc[rows].array
+    return frame, parsed
+
+
+def _left_free(owners: Mapping[str, Condition], parsed: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return the columns that are neither asked for nor to be drawn."""
+    return [
+        column
+        for argument, condition in owners.items()
+        if condition.stays_free and argument not in parsed
+        for column in condition.columns(argument)
+    ]
 
 
 def _dropped(conditions: Sequence[Condition], given: Mapping[str, Any]) -> list[Condition]:
@@ -113,12 +207,15 @@ def _dropped(conditions: Sequence[Condition], given: Mapping[str, Any]) -> list[
 
 
 def _number_of_cells(
-    n_cells: int | None, given: Mapping[str, Any], parsed: Mapping[str, pd.DataFrame]
+    n_cells: int | None,
+    owners: Mapping[str, Condition],
+    given: Mapping[str, Any],
+    parsed: Mapping[str, pd.DataFrame],
 ) -> int:
     lengths = {
         argument: len(columns)
         for argument, columns in parsed.items()
-        if len(columns) != 1 or _is_per_cell(given[argument])
+        if len(columns) != 1 or owners[argument].per_cell(argument, given[argument])
     }
     if n_cells is not None:
         if isinstance(n_cells, bool) or not isinstance(n_cells, int | np.integer) or n_cells < 1:
@@ -132,13 +229,6 @@ def _number_of_cells(
     if 0 in lengths.values():
         raise ValueError(f"`{next(iter(lengths))}` is empty; at least one cell is needed.")
     return next(iter(lengths.values()))
-
-
-def _is_per_cell(value: Any) -> bool:
-    """Whether a value of length one was meant for one cell and not for all."""
-    return not pd.api.types.is_scalar(value) and not (
-        isinstance(value, np.ndarray | list | tuple) and np.ndim(value) == 1 and len(value) > 1
-    )
 
 
 def _filled(
@@ -156,57 +246,89 @@ def _filled(
         rows[:] = rng.integers(len(training), size=len(wanted))
     else:
         unmatched = []
-        groups = wanted.groupby(list(wanted), observed=True, sort=True)
-        for _, indices in groups.indices.items():
+        lenders = _Lenders(training, list(wanted))
+        groups = wanted.groupby(list(wanted), observed=True, sort=True, dropna=False).ngroup()
+        for indices in groups.groupby(groups).indices.values():
             values = wanted.iloc[indices[0]]
-            candidates = _matching(training, values)
+            candidates = lenders.matching(values)
             if not len(candidates):
-                unmatched.append(dict(values))
-                lenders = [condition.plausible(training, values) for condition in conditions]
-                candidates = np.flatnonzero(np.logical_and.reduce(lenders))
+                categories = dict(values[lenders.categories])
+                if categories not in unmatched:
+                    unmatched.append(categories)
+                plausible = [condition.plausible(training, values) for condition in conditions]
+                candidates = np.flatnonzero(np.logical_and.reduce(plausible))
             rows[indices] = rng.choice(candidates, size=len(indices))
         if unmatched:
-            warnings.warn(
-                f"No training cell has {shortened(unmatched, 3)}; {shortened(missing)} "
-                "were drawn from all training cells.",
-                UserWarning,
-                stacklevel=2,
-            )
+            _warn_of_unmatched(conditions, unmatched, missing)
     frame = training.iloc[rows].reset_index(drop=True)
     for column in wanted:
         frame[column] = wanted[column]
     return frame
 
 
-def _matching(training: pd.DataFrame, values: pd.Series) -> np.ndarray:
-    """Return the training cells with the wanted categories and the nearest numbers.
+def _warn_of_unmatched(
+    conditions: Sequence[Condition], unmatched: list[dict], missing: list[str]
+) -> None:
+    drawn = [
+        a for c in conditions for a in c.arguments if not set(missing).isdisjoint(c.columns(a))
+    ]
+    warnings.warn(
+        f"No training cell has {shortened(unmatched, 3)}; {shortened(drawn)} were drawn from all "
+        "training cells.",
+        UserWarning,
+        stacklevel=4,
+    )
 
-    Cells with exactly the wanted numbers, if there are any, else the nearest fifty.
+
+class _Lenders:
+    """Training cells that lend what was not asked for.
+
+    Parameters
+    ----------
+    training
+        Frame of the training cells.
+    asked
+        Columns that are asked for.
     """
-    keep = np.ones(len(training), dtype=bool)
-    numbers = []
-    for column, value in values.items():
-        if pd.api.types.is_numeric_dtype(training[column]):
-            numbers.append(column)
-        else:
-            keep &= (training[column] == value).to_numpy(dtype=bool)
-    candidates = np.flatnonzero(keep)
-    if not numbers or not len(candidates):
-        return candidates
-    near = training[numbers].iloc[candidates].to_numpy(float)
-    spread = training[numbers].std(ddof=0).replace(0, 1).to_numpy(float)
-    distance = np.square((near - values[numbers].to_numpy(float)) / spread).sum(axis=1)
-    if (distance == 0).any():
-        return candidates[distance == 0]
-    k = min(_NEAREST, len(candidates)) - 1
-    return candidates[np.argpartition(distance, k)[: k + 1]]
+
+    def __init__(self, training: pd.DataFrame, asked: Sequence[str]) -> None:
+        self.training = training
+        self.numbers = [c for c in asked if pd.api.types.is_numeric_dtype(training[c])]
+        self.categories = [c for c in asked if c not in self.numbers]
+        self.values = training[self.numbers].to_numpy(float)
+        spread = self.values.std(axis=0)
+        self.spread = np.where(spread > 0, spread, 1.0)
+
+    def matching(self, wanted: pd.Series) -> np.ndarray:
+        """Return the cells with the wanted categories and the nearest numbers.
+
+        Cells with exactly the wanted numbers, if there are any, else the nearest fifty. Numbers
+        that are NaN are not asked for.
+        """
+        keep = np.ones(len(self.training), dtype=bool)
+        for column in self.categories:
+            keep &= (self.training[column] == wanted[column]).to_numpy(dtype=bool)
+        candidates = np.flatnonzero(keep)
+        numbers = wanted[self.numbers].to_numpy(float)
+        given = ~np.isnan(numbers)
+        if not given.any() or not len(candidates):
+            return candidates
+        off = (self.values[candidates][:, given] - numbers[given]) / self.spread[given]
+        distance = np.square(off).sum(axis=1)
+        if (distance == 0).any():
+            return candidates[distance == 0]
+        k = min(_NEAREST, len(candidates)) - 1
+        return candidates[np.argpartition(distance, k)[: k + 1]]
 
 
-def _describe(argument: str, given: Mapping[str, Any], parsed: Mapping[str, pd.DataFrame]) -> str:
-    if argument not in given:
-        return "drawn from the training cells"
-    if given[argument] is None:
+def _describe(
+    condition: Condition,
+    argument: str,
+    given: Mapping[str, Any],
+    parsed: Mapping[str, pd.DataFrame],
+) -> str:
+    if argument in parsed:
+        return condition.describe(parsed[argument])
+    if argument in given:
         return "unconditional"
-    if len(parsed[argument]) == 1:
-        return ", ".join(str(value) for value in parsed[argument].iloc[0])
-    return "given for each cell"
+    return "left free" if condition.stays_free else "drawn from the training cells"

@@ -13,6 +13,7 @@ from scvi.dataloaders import DataSplitter
 
 from scldm.module import moment_dispersion
 from scldm.train import (
+    AdversarialPlan,
     AutoencoderPlan,
     DiffusionPlan,
     LatentDataModule,
@@ -25,9 +26,9 @@ from scldm.train import (
 from ._choices import positive
 from ._keys import KEYS
 
-__all__ = ["TrainingMixin"]
+__all__ = ["STEPS_PER_EPOCH", "TrainingMixin"]
 
-_STEPS_PER_EPOCH = 200
+STEPS_PER_EPOCH = 200
 _FEWEST_CELLS = 10
 _ROWS_AT_A_TIME = 4096
 
@@ -117,7 +118,8 @@ class TrainingMixin:
         max_epochs, accelerator, devices, train_size, validation_size, batch_size, early_stopping
             As in :meth:`train`.
         plan_kwargs
-            Arguments of :class:`scldm.train.AutoencoderPlan`.
+            Arguments of :class:`scldm.train.AutoencoderPlan`, or of
+            :class:`scldm.train.AdversarialPlan` where the model has an ``adversarial_weight``.
         **trainer_kwargs
             For Lightning's trainer.
         """
@@ -139,10 +141,15 @@ class TrainingMixin:
         data.external_indexing = [data.train_idx, data.val_idx, data.test_idx]
         if not self.autoencoder_trained_:
             self.module.autoencoder.start_from_moments(*self._count_moments(data.train_idx))
-        plan = AutoencoderPlan(
-            self.module.autoencoder, **{"max_kl_weight": self.kl_weight, **(plan_kwargs or {})}
-        )
+        plan_kwargs = {"max_kl_weight": self.kl_weight, **(plan_kwargs or {})}
+        plan: AutoencoderPlan
+        if self.adversarial_weight:
+            plan_kwargs = {"adversarial_weight": self.adversarial_weight, **plan_kwargs}
+            plan = AdversarialPlan(self.module.autoencoder, **plan_kwargs)
+        else:
+            plan = AutoencoderPlan(self.module.autoencoder, **plan_kwargs)
         self.diffusion_trained_ = False
+        self._forget_student()
         self._run_stage(
             "Autoencoder",
             plan,
@@ -198,12 +205,13 @@ class TrainingMixin:
         adata = self._adata_manager_or_raise().adata
         self.training_frame_ = self._read_conditions(adata)
         self.diffusion_trained_ = False
+        self._forget_student()
         split = self._split_of(adata)
         # the plan holds the diffusion alone, so no gradient can reach the autoencoder
         latents = self._encode(adata)
         fitted = latents[split[0]]
         self.module.diffusion.fit_standardisation(fitted.mean, fitted.variance, fitted.log_library)
-        steps_per_epoch = min(_STEPS_PER_EPOCH, max_steps)
+        steps_per_epoch = min(STEPS_PER_EPOCH, max_steps)
         data = LatentDataModule(latents, *split, batch_size, steps_per_epoch)
         max_epochs = -(-max_steps // steps_per_epoch)
         self._run_stage(
@@ -282,16 +290,17 @@ class TrainingMixin:
         return scale.float(), theta.float()
 
     @torch.inference_mode()
-    def _encode(self, adata: AnnData, batch_size: int = 1024) -> Latents:
-        """Encode every cell once."""
+    def _encode(
+        self, adata: AnnData, indices: np.ndarray | None = None, batch_size: int = 1024
+    ) -> Latents:
+        """Encode every cell once, or those at ``indices``."""
         self.module.eval()
         autoencoder = self.module.autoencoder
-        parts = [
-            [part.cpu() for part in autoencoder.encode(tensors)]
-            for tensors in self._make_data_loader(adata, batch_size=batch_size)
-        ]
+        loader = self._make_data_loader(adata, indices=indices, batch_size=batch_size)
+        parts = [[part.cpu() for part in autoencoder.encode(tensors)] for tensors in loader]
         mean, variance, log_library = (torch.cat(part) for part in zip(*parts, strict=True))
         frame = self._read_conditions(adata)
+        frame = frame if indices is None else frame.iloc[indices]
         conditions = {c.name: torch.from_numpy(c.encode(frame)) for c in self.conditions}
         return Latents(mean, variance, log_library, conditions)
 

@@ -2,5 +2,6 @@
 
 from scldm.pl._compare import compare
 from scldm.pl._history import history
+from scldm.pl._reading import attention, condition_effects, gene_loadings
 
-__all__ = ["compare", "history"]
+__all__ = ["attention", "compare", "condition_effects", "gene_loadings", "history"]

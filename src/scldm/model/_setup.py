@@ -1,0 +1,128 @@
+"""From the arguments of a setup to the fields of the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import Any
+
+from scvi.data.fields import BaseAnnDataField
+
+from ._array_fields import CoordinatesField, VectorField
+from ._embeddings import EmbeddingsField
+from ._fields import (
+    CategoricalCovariatesField,
+    CategoryField,
+    ContinuousCovariatesField,
+    CountsField,
+    LibrarySizeField,
+    NumberField,
+)
+from ._gene_sets import GeneSetsField
+from ._keys import KEYS
+from ._perturbations import members
+
+__all__ = ["setup_fields"]
+
+_WITH_EMBEDDINGS = {
+    "cell_type": KEYS.CELL_TYPE_EMBEDDINGS,
+    "perturbation": KEYS.PERTURBATION_EMBEDDINGS,
+}
+
+
+def setup_fields(
+    setup: Mapping[str, Any], reserved_names: Collection[str]
+) -> list[BaseAnnDataField]:
+    """Return the fields that a setup registers.
+
+    Parameters
+    ----------
+    setup
+        The arguments of ``setup_anndata``.
+    reserved_names
+        Names that a covariate cannot have.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type.
+    ValueError
+        If covariates collide, a separator is empty, or embeddings are for something that has
+        none.
+    """
+    _check_covariate_names(
+        reserved_names,
+        setup["categorical_covariate_keys"],
+        setup["continuous_covariate_keys"],
+    )
+    separator = setup["perturbation_separator"]
+    if not isinstance(separator, str) or not separator:
+        raise ValueError(f"`perturbation_separator={separator!r}` must be text, and not empty.")
+    perturbation = setup["perturbation_key"]
+    control = setup["control_label"] if perturbation is not None else None
+    fields = [
+        CountsField(KEYS.COUNTS, setup["layer"]),
+        LibrarySizeField(KEYS.LIBRARY_SIZE, setup["library_size_key"], "library_size_key"),
+        CategoryField(KEYS.CELL_TYPE, setup["cell_type_key"], "cell_type_key"),
+        CategoryField(KEYS.BATCH, setup["batch_key"], "batch_key"),
+        CategoryField(
+            KEYS.PERTURBATION, perturbation, "perturbation_key", control, open_ended=True
+        ),
+        NumberField(KEYS.DOSE, setup["dose_key"], "dose_key"),
+        NumberField(KEYS.TIME, setup["time_key"], "time_key"),
+        CategoricalCovariatesField(KEYS.CATEGORICAL, setup["categorical_covariate_keys"]),
+        ContinuousCovariatesField(KEYS.CONTINUOUS, setup["continuous_covariate_keys"]),
+    ]
+    if setup["spatial_key"] is not None:
+        fields.append(CoordinatesField(KEYS.SPATIAL, setup["spatial_key"], "spatial_key"))
+    if setup["source_key"] is not None:
+        fields.append(VectorField(KEYS.SOURCE, setup["source_key"], "source_key"))
+    if setup["gene_sets_key"] is not None:
+        fields.append(GeneSetsField(setup["gene_sets_key"], setup["layer"]))
+    return [*fields, *_embeddings_fields(setup)]
+
+
+def _embeddings_fields(setup: Mapping[str, Any]) -> list[EmbeddingsField]:
+    embeddings = {} if setup["embeddings"] is None else setup["embeddings"]
+    if not isinstance(embeddings, Mapping):
+        raise TypeError(
+            f"`embeddings` is a {type(embeddings).__name__}, but must map conditions to keys of "
+            "`adata.uns`."
+        )
+    fields = []
+    for name, key in embeddings.items():
+        if name not in _WITH_EMBEDDINGS:
+            raise ValueError(
+                f"`embeddings` has {name!r}, but allowed are {list(_WITH_EMBEDDINGS)}. Batch and "
+                "covariates enter the decoder, which knows only those that cells have."
+            )
+        column = setup[f"{name}_key"]
+        if column is None:
+            raise ValueError(f"`embeddings` has {name!r}, which needs `{name}_key`.")
+        split = partial(_members, name, setup["control_label"], setup["perturbation_separator"])
+        fields.append(EmbeddingsField(_WITH_EMBEDDINGS[name], key, name, column, split))
+    return fields
+
+
+def _members(name: str, control: Any, separator: str, label: Any) -> list[str]:
+    """Return what a label needs vectors for: its members where it is a set, else itself."""
+    label = str(label)
+    return members(label, str(control), separator) if name == "perturbation" else [label]
+
+
+def _check_covariate_names(taken: Collection[str], *covariates: list[str] | None) -> None:
+    seen: set[str] = set()
+    for keys in covariates:
+        if isinstance(keys, str):
+            raise TypeError(f"Covariate keys must be a list of columns, not the text {keys!r}.")
+        for key in keys or []:
+            if not isinstance(key, str):
+                raise TypeError(f"The covariate key {key!r} is not text.")
+            if key in seen:
+                raise ValueError(f"The covariate {key!r} is given twice.")
+            seen.add(key)
+            if key in taken:
+                raise ValueError(
+                    f"The covariate {key!r} has the name of an argument of `generate`. "
+                    f"Rename the column; taken are {sorted(taken)}."
+                )
