@@ -93,6 +93,8 @@ def run_variants(results: Results, path: Path, name: str, seed: int) -> None:
             rows.add(method, model.generate(cell_type=rows.labels, seed=seed), labelled=True)
     scvi.settings.seed = seed
     model, _ = train_scldm(train)
+    if not results.has(data=name, seed=seed, method="scldm"):
+        rows.add("scldm", model.generate(cell_type=rows.labels, seed=seed), labelled=True)
     model.fine_tune(enable_progress_bar=False)
     rows.add(FINE_TUNED, model.generate(cell_type=rows.labels, seed=seed), labelled=True)
 

@@ -168,7 +168,15 @@ def test_heun_on_the_straight_path_is_heuns_rule(mixture, draw_noise):
         if s > 0:
             slope = (slope + _velocity(denoiser, guess, s)) / 2
         expected = expected + (s - t) * slope
-    torch.testing.assert_close(Heun().sample(denoiser, x, 5), expected)
+    torch.testing.assert_close(Heun().sample(denoiser, x, times=times), expected)
+
+
+def test_a_sampler_has_its_spacing(mixture, draw_noise):
+    denoiser, x = mixture.denoiser(RectifiedFlow()), draw_noise(20, 2)
+    times = torch.linspace(1, 0, 6, dtype=torch.float64) ** 1.5
+    torch.testing.assert_close(
+        Heun().sample(denoiser, x, 5), Heun().sample(denoiser, x, times=times)
+    )
 
 
 def test_heun_in_edms_coordinates_is_algorithm_1(mixture, draw_noise):

@@ -52,6 +52,7 @@ class Churn(Sampler):
         self.high = high
         self.inflation = inflation
         self.rule = rule or Heun()
+        self.spacing = self.rule.spacing
 
     def integrate(self, denoiser, x, times, conditions=None, generator=None):
         gamma = min(self.churn / (len(times) - 1), _MOST)

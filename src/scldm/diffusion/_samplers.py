@@ -45,6 +45,9 @@ class Sampler(ABC):
     default_steps: int = 50
     """Number of steps beyond which results change little."""
 
+    spacing: float = 1.0
+    """How much shorter steps are near the data, see :meth:`Schedule.times`."""
+
     deterministic: bool = True
     """Whether noise alone decides the result, so that it can be inverted."""
 
@@ -112,7 +115,7 @@ class Sampler(ABC):
         Samples, ``(n, d)``.
         """
         if times is None:
-            times = denoiser.schedule.times(steps or self.default_steps)
+            times = denoiser.schedule.times(steps or self.default_steps, self.spacing)
         times = times.to(noise.device)
         x = noise * denoiser.scales(times[0], noise)[1]
         return self.integrate(denoiser, x, times, conditions, generator)
@@ -152,7 +155,7 @@ class Sampler(ABC):
                 f"{type(self).__name__} adds noise at every step, which has no way back."
             )
         schedule = denoiser.schedule
-        times = schedule.times(steps or self.default_steps).flip(0).to(x_0.device)
+        times = schedule.times(steps or self.default_steps, self.spacing).flip(0).to(x_0.device)
         # the equation has no slope at noise zero; there is nearly none yet at this level
         lowest = schedule.time(times.new_tensor(SMALLEST_RATIO))
         times[0] = lowest if lowest < times[1] else times[1] / 2
@@ -240,6 +243,8 @@ class Heun(StepSampler):
     """
 
     default_steps = 5
+    # on latents of real cells, few evenly spaced steps make cells of a type too much alike
+    spacing = 1.5
 
     def __init__(self, straight: bool = True) -> None:
         self.straight = straight

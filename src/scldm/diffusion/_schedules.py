@@ -48,16 +48,24 @@ class Schedule(nn.Module, ABC):
             Values of sigma / alpha from 0 to infinity, any shape.
         """
 
-    def times(self, steps: int) -> Tensor:
+    def times(self, steps: int, spacing: float = 1.0) -> Tensor:
         r"""Return ``steps + 1`` decreasing times from noise to data for ``steps`` sampler steps.
 
-        They are evenly spaced in the share of noise, :math:`\sigma / (\alpha + \sigma)`, which is
-        the time of the straight path. On it the flow is smooth up to both ends; a schedule whose
-        noise begins as the square root of time costs second-order rules most of their gain on
-        evenly spaced times.
+        The k-th from the end has the share of noise :math:`\sigma / (\alpha + \sigma)`, which is
+        the time of the straight path, of :math:`(k / \mathrm{steps})^p` of the first. On that
+        clock the flow is smooth up to both ends; a schedule whose noise begins as the square root
+        of time costs second-order rules most of their gain on evenly spaced times.
+
+        Parameters
+        ----------
+        steps
+            Number of steps.
+        spacing
+            The power p; above 1, steps are shorter near the data.
         """
         alpha, sigma = self(torch.ones((), dtype=torch.float64))
-        share = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64) * sigma / (alpha + sigma)
+        even = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
+        share = even**spacing * sigma / (alpha + sigma)
         times = self.time(share / (1 - share))
         times[0] = 1.0
         return times
@@ -149,7 +157,7 @@ class VarianceExploding(Schedule):
     r"""Noise on data that keep their scale: :math:`\alpha_t = 1`, :math:`\sigma_t = \sigma_1 t^\rho`.
 
     Steps are evenly spaced in :math:`\sigma^{1/\rho}` from ``sigma_max`` to ``sigma_min``, and a
-    last one goes to zero.
+    last one goes to zero, whatever spacing a sampler asks for.
 
     Parameters
     ----------
@@ -178,7 +186,7 @@ class VarianceExploding(Schedule):
     def time(self, ratio: Tensor) -> Tensor:
         return (ratio / self.sigma_max).clamp(max=1) ** (1 / self.rho)
 
-    def times(self, steps: int) -> Tensor:
+    def times(self, steps: int, spacing: float = 1.0) -> Tensor:
         last = (self.sigma_min / self.sigma_max) ** (1 / self.rho)
         noisy = torch.linspace(1.0, last, steps, dtype=torch.float64)
         return torch.cat([noisy, noisy.new_zeros(1)])
