@@ -5,10 +5,11 @@
 On the RNA of pbmc10k_cite: one autoencoder for each seed, one diffusion for each backbone on its
 latents, every sampler at every number of calls, an adaptive solver at a tolerance of 1e-5, and
 students of one to four steps of the default backbone; a thousand calls for every sampler of the
-default backbone and for DDPM of the others, which are also judged at fewer numbers of calls. Cells get the test cells' types. W2 and MMD are taken on 50 principal
-components of training cells that are not in the floor's sample, the forest's AUC on genes. With
-``--validation`` a fifth of the training cells takes the place of the test cells; defaults were
-chosen that way. Rows are kept as they finish; a run that was stopped goes on where it was.
+default backbone and for DDPM of the others, which are also judged at fewer numbers of calls. Cells
+get the test cells' types. W2 and MMD are taken on 50 principal components of training cells that are
+not in the floor's sample, the forest's AUC on genes. With ``--validation`` a fifth of the training
+cells takes the place of the test cells. Rows are kept as they finish; a run that was stopped goes on
+where it was.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def run(results: Results, args: argparse.Namespace, seed: int, backbone: str) ->
     model, seconds = trained(train, seed, backbone)
     labels = test.obs[LABEL].tolist()
     for sampler, calls in missing:
-        if sampler == "distilled" and model.n_student_steps_ != calls:
+        if sampler == "distilled" and (model.student_ or {}).get("steps") != calls:
             start = time.perf_counter()
             model.distill(calls, enable_progress_bar=False)
             seconds = time.perf_counter() - start

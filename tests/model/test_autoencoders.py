@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scvi
+import torch
 
 from scldm import SCLDM
 from scldm.model._autoencoders import usage
@@ -87,6 +88,18 @@ def test_looking_at_data_moves_no_code(quantised):
     quantised.train_diffusion(5, **QUIET)
     quantised.generate(5)
     assert (quantised.module.autoencoder.quantiser.codes == codes).all()
+
+
+def test_generated_latents_are_codes(quantised):
+    quantised.train_diffusion(5, **QUIET)
+    z = torch.from_numpy(quantised.generate(30, seed=0).obsm["X_scldm"])
+    torch.testing.assert_close(quantised.module.autoencoder.allowed(z), z)
+
+
+def test_usage_leaves_the_global_random_state_alone(quantised):
+    before = torch.random.get_rng_state()
+    quantised.get_codebook_usage()
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_decoded_latents_are_snapped(quantised):

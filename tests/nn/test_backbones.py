@@ -308,3 +308,13 @@ def test_compiled_it_is_the_same(backbone, conditioning, embedder, cells, condit
         torch.testing.assert_close(
             compiled.attention(*cells, conditions), network.attention(*cells, conditions)
         )
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [(DiT, "token_size"), (DiT, "n_heads"), (UNet, "length"), (UNet, "levels")],
+)
+@pytest.mark.parametrize("value", [0, -1, 2.5, True])
+def test_sizes_are_whole_numbers_above_zero(kind, option, value, embedder):
+    with pytest.raises(ValueError, match=f"`{option}={value}` must be a whole number of 1 or"):
+        kind(N_DIMS, embedder, **{option: value})

@@ -48,9 +48,8 @@ class DistillationMixin:
         """Teach a copy of the denoiser to make cells in one to a few steps.
 
         Afterwards ``generate(..., sampler="distilled")`` uses it; everything else of the model
-        stays as it is. It is saved with the model, and gone when the model is trained further. When
-        this fails or is interrupted, the model is
-        as it was before.
+        stays as it is. It is saved with the model, and gone when the model is trained further.
+        When this fails or is interrupted, the model is as it was before.
 
         Parameters
         ----------

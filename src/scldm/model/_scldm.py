@@ -227,12 +227,11 @@ class SCLDM(
         self.diffusion_trained_ = False
         self.student_ = None
         self.var_ = None if adata is None else adata.var.copy()
-        names = ", ".join(c.name for c in self.conditions) or "none"
         self._model_summary_string = (
             f"SCLDM with autoencoder: {autoencoder}, n_latent: {n_latent}, n_hidden: {n_hidden}, "
-            f"n_layers: {n_layers}, "
-            f"gene_likelihood: {gene_likelihood}, dispersion: {dispersion}, "
-            f"schedule: {schedule}, parametrisation: {parametrisation}, conditions: {names}."
+            f"n_layers: {n_layers}, gene_likelihood: {gene_likelihood}, dispersion: {dispersion}, "
+            f"schedule: {schedule}, parametrisation: {parametrisation}, backbone: {backbone}, "
+            f"conditions: {', '.join(c.name for c in self.conditions) or 'none'}."
         )
         self.init_params_ = self._get_init_params(locals())
 
