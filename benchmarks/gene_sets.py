@@ -138,10 +138,9 @@ def report(results: Results, out: Path) -> None:
     for name, column in (("generated", "change_in_sd"), ("real fifths", "real_fifths_in_sd")):
         largest = other[column].abs().groupby([other[name] for name in by]).max()
         table[f"unrelated, largest, {name} (SD)"] = largest
-    n = rows["seed"].nunique()
-    text = (
-        f"## Mean score of the programme asked for, {n} seeds\n\n{table.round(2).to_markdown()}\n"
-    )
+    table.insert(0, "seeds", own.groupby(by)["seed"].nunique())
+    shown = table.reset_index().round(2).to_markdown(index=False)
+    text = f"## Mean score of the programme asked for\n\n{shown}\n"
     print(text)
     (out / "gene_sets.md").write_text(text)
     groups = list(rows.groupby(["data", "asked"], sort=False))
