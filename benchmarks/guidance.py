@@ -58,7 +58,7 @@ def main() -> None:
 
 def real_cells(results: Results, path: Path, seed: int) -> None:
     """Add the rows of one seed."""
-    if all(results.has(seed=seed, way=way, scale=s) for way in WAYS for s in SCALES):
+    if results.has(seed=seed, way=list(WAYS)[-1], scale=SCALES[-1]):
         return
     train, test = split(path, seed)
     projection = scldm.metrics.Projection(30).fit(train.X)
@@ -76,6 +76,9 @@ def real_cells(results: Results, path: Path, seed: int) -> None:
     labels = test.obs[LABEL].tolist()
     for way, options in WAYS.items():
         for scale in SCALES:
+            if scale == 1 and options:
+                # without guidance there is no interval and nothing to rescale
+                continue
             cells = model.generate(cell_type=labels, seed=seed, guidance_scale=scale, **options)
             made = projection.transform(cells.X)
             row = scldm.metrics.precision_recall(points, made)._asdict()

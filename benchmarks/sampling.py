@@ -202,6 +202,7 @@ def draw(table, path: Path) -> None:
     """Draw each measure against the number of calls, a row of panels for each backbone."""
     floor = table[table["sampler"] == FLOOR].iloc[0]
     backbones = [b for b in BACKBONES if (table["backbone"] == b).any()]
+    samplers = [*SAMPLERS, "distilled"]
     measures = {"w2": "W2", "mmd2": "MMD²", "auc_genes": "forest's AUC, genes"}
     figure, axes = plt.subplots(
         len(backbones), 3, figsize=(13, 3.2 * len(backbones)), squeeze=False, sharex=True
@@ -209,9 +210,10 @@ def draw(table, path: Path) -> None:
     for row, backbone in zip(axes, backbones, strict=True):
         part = table[table["backbone"] == backbone]
         for ax, (name, title) in zip(row, measures.items(), strict=True):
-            for color, (sampler, curve) in enumerate(part.groupby("sampler", sort=True)):
-                curve = curve.sort_values("calls")
-                ax.plot(curve["calls"], curve[name], ".-", color=f"C{color}", label=sampler)
+            for color, sampler in enumerate(samplers):
+                curve = part[part["sampler"] == sampler].sort_values("calls")
+                marker = "*-" if len(curve) == 1 else ".-"
+                ax.plot(curve["calls"], curve[name], marker, color=f"C{color}", label=sampler)
             ax.axhline(floor[name], color="black", linestyle=":", label="floor")
             ax.set(xscale="log", title=f"{backbone}: {title}")
             low = min(part[name].min(), floor[name])
@@ -219,9 +221,10 @@ def draw(table, path: Path) -> None:
             ax.set_ylim(low - 0.05 * abs(low), good.max() + 0.1 * (good.max() - low))
     for ax in axes[-1]:
         ax.set_xlabel("network calls")
-    axes[0, -1].legend(fontsize=7, loc="upper right")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.legend(handles, labels, ncols=5, loc="upper center", bbox_to_anchor=(0.5, 0.0))
+    figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)
 
 

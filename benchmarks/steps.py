@@ -88,7 +88,9 @@ def report(results: Results, path: Path) -> None:
     rows, parts = results.rows, []
     for name, title in (("distance", "Distance"), ("variance_ratio", "Variance within types")):
         table = rows.pivot_table(index=["sampler", "spacing"], columns="calls", values=name)
-        parts.append(f"## {title}, by calls of the network\n\n{table.round(3).to_markdown()}\n")
+        parts.append(
+            f"## {title}, by calls of the network\n\n{table.reset_index().round(3).to_markdown(index=False)}\n"
+        )
     text = f"{NAME}, mean of {rows['seed'].nunique()} seeds\n\n" + "\n".join(parts)
     print(text)
     path.write_text(text)
