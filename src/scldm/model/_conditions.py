@@ -23,7 +23,11 @@ from scldm.nn import CategoryEmbedder, FourierEmbedder, VectorEmbedder
 from ._embeddings import Embeddings
 from ._fields import shortened
 
-__all__ = ["Category", "Condition", "Coordinates", "Number", "Vector", "one_dimensional"]
+__all__ = ["STEPS", "Category", "Condition", "Coordinates", "Number", "Vector", "one_dimensional"]
+
+
+STEPS = ("-1 SD", "+1 SD")
+"""Labels of examples of continuous values."""
 
 
 class Condition(ABC):
@@ -97,6 +101,10 @@ class Condition(ABC):
     ) -> pd.DataFrame:
         """Return what is asked for, with values that do not go together set right."""
         return wanted
+
+    @abstractmethod
+    def examples(self, training: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
+        """Return labels of values that show what it does, and the values as rows of its frame."""
 
     def plausible(self, training: pd.DataFrame, wanted: pd.Series) -> np.ndarray:
         """Say which training cells may lend values where none has the wanted ones."""
@@ -192,6 +200,10 @@ class Category(Condition):
         codes = pd.Categorical(frame[self.name], categories=self.categories).codes
         return np.where(codes < 0, np.nan, codes).astype(np.float32)[:, None]
 
+    def examples(self, training: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
+        values = pd.Categorical(self.observed, categories=self.categories)
+        return [str(value) for value in values], pd.DataFrame({self.name: values})
+
     def embedder(self, width: int) -> nn.Module:
         table = None if self.embeddings is None else self.embeddings.table(self.categories)
         return CategoryEmbedder(len(self.categories), width, table)
@@ -255,6 +267,10 @@ class Number(Condition):
         """Subtract the mean and divide by the spread, before precision is given up."""
         return (values - self.mean) / self.spread
 
+    def examples(self, training: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
+        values = [self.mean - self.spread, self.mean + self.spread]
+        return list(STEPS), pd.DataFrame({self.name: values})
+
     def embedder(self, width: int) -> nn.Module:
         return FourierEmbedder(1, width)
 
@@ -315,6 +331,13 @@ class Vector(Condition):
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
         vectors = frame[self.columns(self.name)].to_numpy(dtype=float)
         return ((vectors - self.mean) / self.spread).astype(np.float32)
+
+    def examples(self, training: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
+        columns = self.columns(self.name)
+        spread = np.broadcast_to(self.spread, len(columns))
+        steps = np.concatenate([-np.diag(spread), np.diag(spread)])
+        labels = [f"{column} {step}" for step in STEPS for column in columns]
+        return labels, pd.DataFrame(self.mean + steps, columns=columns)
 
     def embedder(self, width: int) -> nn.Module:
         return VectorEmbedder(len(self.mean), width)

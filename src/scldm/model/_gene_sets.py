@@ -15,7 +15,7 @@ from torch import nn
 
 from scldm.nn import GeneSetEmbedder
 
-from ._conditions import Condition, one_dimensional
+from ._conditions import STEPS, Condition, one_dimensional
 from ._fields import check_counts, shortened
 from ._gene_scores import GeneSetScores
 from ._keys import KEYS
@@ -133,6 +133,14 @@ class GeneSets(Condition):
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
         return frame[self.columns("gene_sets")].to_numpy(np.float32)
+
+    def examples(self, training: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
+        columns = self.columns(self.name)
+        names = self.scores.names
+        # one set alone is asked for, the others are left free
+        alone = np.where(np.eye(len(names), dtype=bool), 1.0, np.nan)
+        labels = [f"{name} {step}" for step in STEPS for name in names]
+        return labels, pd.DataFrame(np.concatenate([-alone, alone]), columns=columns)
 
     def embedder(self, width: int) -> nn.Module:
         membership = torch.as_tensor(self.scores.membership)

@@ -126,6 +126,20 @@ class PerturbationSet(Condition):
         doses = np.broadcast_to(dose, codes.shape)
         return np.concatenate([codes, doses], axis=1).astype(np.float32)
 
+    def examples(self, training: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
+        labels = training["perturbation"].astype(str)
+        has = {label: members(label, self.control, self.separator) for label in labels.unique()}
+        known = {item for items in has.values() for item in items}
+        names = [self.control, *(item for item in self.items if item in known)]
+        if not (labels == self.control).any():
+            names = names[1:]
+        frame = self.parse("perturbation", names)
+        if self.dose is not None:
+            of = {item: labels.map(lambda label, i=item: i in has[label]) for item in names}
+            of[self.control] = labels == self.control
+            frame["dose"] = [training.loc[of[name], "dose"].mean() for name in names]
+        return names, frame
+
     def embedder(self, width: int) -> nn.Module:
         table = None if self.embeddings is None else self.embeddings.table(self.items)
         return SetEmbedder(max(len(self.items), 1), width, table)

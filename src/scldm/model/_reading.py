@@ -32,7 +32,6 @@ from scldm.train import Latents
 from ._blocks import BLOCK_SIZE, Stream, generator, resolved_seed
 from ._cells import Cells, encoded, selected
 from ._choices import positive
-from ._examples import examples
 from ._fields import shortened
 
 __all__ = ["ReadingMixin"]
@@ -147,7 +146,7 @@ class ReadingMixin:
         names = [*_latent_names(diffusion.n_latent), "library_size"]
         frames = []
         for condition in self.conditions:
-            labels, frame = examples(condition, self.training_frame_)
+            labels, frame = condition.examples(self.training_frame_)
             values = condition.encode(frame)
             effects = [mean({condition.name: values[[i]]}) - base for i in range(len(values))]
             axes = {"value": labels, "latent": names}
