@@ -40,6 +40,7 @@ SETTINGS: dict[str, dict] = {
     "early stopping": {"train": {"early_stopping": True}},
 }
 
+METRICS = ("auc_genes", "w2", "label_f1")
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -83,8 +84,11 @@ def measure(train: ad.AnnData, aside: ad.AnnData, seed: int, setting: str) -> di
         sparse.csr_matrix(counts.astype(np.float32)), train.obs.iloc[rows], train.var
     )
     drawn.obs_names = [f"drawn_{i}" for i in range(drawn.n_obs)]
-    table = scldm.metrics.evaluate(aside, drawn, train, LABEL, seed=seed)
-    floor, made = table.iloc[0], table.iloc[1]
+    table = scldm.metrics.evaluate(
+        aside, drawn, train, LABEL, metrics=METRICS, n_bootstrap=0, seed=seed
+    )
+    scores = scldm.metrics.side_by_side(table)
+    floor, made = scores["floor"], scores["generated"]
     return {
         "auc_genes": made["auc_genes"],
         "w2_to_floor": made["w2"] / floor["w2"],

@@ -22,7 +22,7 @@ ROOT_MODULE = "scldm"
 
 ANNOTATED_DATA = frozenset({"anndata", "mudata", "muon", "scanpy"})
 ROOMS = frozenset(
-    {"diffusion", "nn", "metrics", "module", "train", "model", "data", "pl", "cli"},
+    {"baselines", "diffusion", "nn", "metrics", "module", "train", "model", "data", "pl", "cli"},
 )
 
 
@@ -36,6 +36,7 @@ class Rule:
 
 PURE = Rule(banned=ANNOTATED_DATA | {"scvi", "lightning"})
 RULES = {
+    "baselines": PURE,
     "diffusion": PURE,
     "nn": PURE,
     "metrics": Rule(banned=frozenset({"scvi", "lightning", "mudata", "muon"})),

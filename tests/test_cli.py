@@ -146,15 +146,19 @@ def test_evaluate_prints_and_writes_the_table(files, tmp_path, capsys):
     out, figure = tmp_path / "new" / "table.csv", tmp_path / "figure.png"
     argv = ["evaluate", files["real"], files["new"], "--real-train", files["train"]]
     options = ["--groupby", "cell_type", "--n-pcs", "10", "--out", str(out)]
-    assert cli.main([*argv, *options, "--figure", str(figure)]) == 0
-    table = pd.read_csv(out, index_col=0)
+    page = tmp_path / "report.html"
+    options += ["--figure", str(figure), "--report", str(page)]
+    assert cli.main([*argv, *options]) == 0
+    table = pd.read_csv(out, keep_default_na=True).fillna({"note": ""})
     expected = scldm.metrics.evaluate(
         *(ad.read_h5ad(files[name]) for name in ("real", "new", "train")), "cell_type", n_pcs=10
     )
-    pd.testing.assert_frame_equal(table, expected, check_names=False)
+    pd.testing.assert_frame_equal(table, expected)
     printed = capsys.readouterr().out
-    assert "floor (real vs real)" in printed and f"{expected['w2'].iloc[1]:.3f}" in printed
+    w2 = scldm.metrics.side_by_side(expected).loc["w2"]
+    assert "floor" in printed and f"{w2['generated']:.3f}" in printed
     assert figure.stat().st_size > 10_000
+    assert page.read_text().startswith("<!DOCTYPE html>")
 
 
 @pytest.mark.parametrize(
@@ -205,8 +209,9 @@ def test_demo(tmp_path, capsys):
     # The generated cells are of the types of the test cells: a fifth of each type.
     counts, all_counts = (a.obs["cell_type"].value_counts() for a in (new, pbmc68k()))
     assert ((counts - all_counts / 5).abs() < 1).all()
-    table = pd.read_csv(out / "metrics.csv", index_col=0)
-    assert (table["n_cells"] == 140).all() and table.notna().all(axis=None)
+    table = pd.read_csv(out / "metrics.csv").query("group == 'all'")
+    assert set(table["source"]) == {"floor", "generated"}
+    assert (table["n_cells"] == 140).all() and table["value"].notna().all()
     printed = capsys.readouterr().out
     for step in ("data", "train", "generate", "evaluate", "write"):
         assert any(line.startswith(step) and line.endswith(" s") for line in printed.splitlines())

@@ -1,7 +1,7 @@
 """Generate single cells by latent diffusion."""
 
-from . import data, diffusion, metrics, nn, pl
+from . import baselines, data, diffusion, metrics, nn, pl
 from ._version import __version__
 from .model import SCLDM
 
-__all__ = ["SCLDM", "__version__", "data", "diffusion", "metrics", "nn", "pl"]
+__all__ = ["SCLDM", "__version__", "baselines", "data", "diffusion", "metrics", "nn", "pl"]

@@ -14,13 +14,12 @@ from typing import Any
 import anndata as ad
 import pandas as pd
 import scvi
-from matplotlib import pyplot as plt
 from sklearn.model_selection import train_test_split
 
 import scldm
 from scldm.data import pbmc68k
-from scldm.metrics import evaluate
-from scldm.pl import compare, history
+from scldm.metrics import evaluate, side_by_side
+from scldm.pl import compare, history, report
 
 __all__ = ["main"]
 
@@ -134,9 +133,13 @@ def _add_evaluate(commands: Any) -> None:
     command.add_argument("--real-train", type=Path, help="h5ad file of the training cells")
     command.add_argument("--groupby", help="obs column with the cell type")
     command.add_argument("--layer", help=SETUP["layer"])
+    command.add_argument(
+        "--metrics", nargs="+", metavar="NAME", help="metrics to compute (all that apply)"
+    )
     command.add_argument("--n-pcs", type=int, default=30, help="default: %(default)s")
-    command.add_argument("--out", type=Path, help="csv file to write")
+    command.add_argument("--out", type=Path, help="csv file to write, a row for each metric")
     command.add_argument("--figure", type=Path, help="figure to write (png, pdf, svg)")
+    command.add_argument("--report", type=Path, help="page with all figures to write (html)")
     _add_seed(command)
     command.set_defaults(run=_evaluate)
 
@@ -191,9 +194,9 @@ def _demo(args: argparse.Namespace) -> None:
         model.save(str(args.out / "model"), overwrite=True)
         _write_cells(new, args.out / "generated.h5ad")
         _write_table(table, args.out / "metrics.csv")
-        with _figure_beside(args.out / "compare.png") as draft:
+        with _beside(args.out / "compare.png") as draft:
             compare(test, new, "cell_type", seed=args.seed, save=draft)
-        with _figure_beside(args.out / "history.png") as draft:
+        with _beside(args.out / "history.png") as draft:
             history(model, save=draft)
     _print_table(table)
     written = ("generated.h5ad", "metrics.csv", "compare.png", "history.png", "model/")
@@ -238,12 +241,14 @@ def _evaluate(args: argparse.Namespace) -> None:
     train = None if args.real_train is None else _read(args.real_train)
     options = {"layer": args.layer, "n_pcs": args.n_pcs, "seed": args.seed}
     with _step("evaluate"):
-        table = evaluate(real, generated, train, args.groupby, **options)
+        table = evaluate(real, generated, train, args.groupby, metrics=args.metrics, **options)
     if args.out is not None:
         _write_table(table, args.out)
     if args.figure is not None:
-        with _figure_beside(args.figure) as draft:
+        with _beside(args.figure) as draft:
             compare(real, generated, args.groupby, **options, save=draft)
+    if args.report is not None:
+        report(real, generated, train, args.groupby, path=args.report, table=table, **options)
     _print_table(table)
 
 
@@ -270,11 +275,11 @@ def _write_cells(adata: ad.AnnData, path: Path) -> None:
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:
     with _beside(path) as draft:
-        table.to_csv(draft, index_label="cells")
+        table.to_csv(draft, index=False)
 
 
 def _print_table(table: pd.DataFrame) -> None:
-    print(table.T.to_string(float_format="{:.3f}".format))
+    print(side_by_side(table).to_string(float_format="{:.3f}".format))
 
 
 @contextmanager
@@ -293,13 +298,6 @@ def _beside(path: Path) -> Iterator[Path]:
         draft = Path(folder) / path.name
         yield draft
         draft.replace(path)
-
-
-@contextmanager
-def _figure_beside(path: Path) -> Iterator[Path]:
-    with _beside(path) as draft:
-        yield draft
-        plt.close()
 
 
 def _one_line(error: Exception) -> str:

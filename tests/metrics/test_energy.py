@@ -3,6 +3,7 @@ import pytest
 from scipy.stats import norm
 
 from scldm.metrics import energy_distance
+from scldm.metrics._energy import energy_statistic
 
 
 def mean_absolute(mean: float, sd: float) -> float:
@@ -44,3 +45,20 @@ def test_zero_in_the_mean_for_one_distribution():
 def test_sees_spread_where_means_agree():
     rng = np.random.default_rng(0)
     assert energy_distance(rng.normal(size=(500, 3)), 3 * rng.normal(size=(500, 3))) > 0.5
+
+
+def test_weighted_pairs_are_of_different_cells(multiplicities):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(9, 3)), rng.normal(size=(7, 3))
+    w, v = multiplicities(9, 3, 1) / 9, multiplicities(7, 3, 2) / 7
+
+    def mean(a, b, p, q, skip):
+        pairs = [(i, j) for i in range(len(a)) for j in range(len(b)) if not (skip and i == j)]
+        total = sum(p[i] * q[j] for i, j in pairs)
+        return sum(p[i] * q[j] * np.linalg.norm(a[i] - b[j]) for i, j in pairs) / total
+
+    expected = [
+        2 * mean(x, y, p, q, False) - mean(x, x, p, p, True) - mean(y, y, q, q, True)
+        for p, q in zip(w, v, strict=True)
+    ]
+    np.testing.assert_allclose(energy_statistic(x, y)(w, v), expected)

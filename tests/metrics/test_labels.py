@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
 
 from scldm.metrics import LabelFidelity
+from scldm.metrics._labels import macro_f1
 
 CENTRES = {"a": (0.0, 0.0), "b": (20.0, 0.0), "c": (0.0, 20.0)}
 
@@ -51,3 +54,41 @@ def test_errors(fidelity):
         fidelity.score(cells("a"), ["d"])
     with pytest.raises(ValueError, match="one label only, 'a'"):
         LabelFidelity().fit(cells("a", "a"), ["a", "a"])
+
+
+def test_macro_f1_is_that_of_sklearn_with_weights(multiplicities):
+    rng = np.random.default_rng(0)
+    truth = rng.choice(["a", "b", "c"], 60, p=[0.6, 0.3, 0.1])
+    predicted = np.where(rng.random(60) < 0.6, truth, rng.choice(["a", "b", "c", "d"], 60))
+    counts = multiplicities(60, 5, 1)
+    values = macro_f1(truth, predicted, counts / 60)
+    names = np.unique(truth)
+    weighted = [
+        f1_score(truth, predicted, labels=names, average="macro", sample_weight=c) for c in counts
+    ]
+    repeated = [
+        f1_score(np.repeat(truth, c), np.repeat(predicted, c), labels=names, average="macro")
+        for c in counts
+    ]
+    np.testing.assert_allclose(values, weighted)
+    np.testing.assert_allclose(values, repeated)
+    # What the weights sum to does not matter.
+    np.testing.assert_allclose(macro_f1(truth, predicted, 7.0 * counts), values)
+
+
+def test_a_label_that_no_drawn_cell_has_counts_in_no_mean():
+    truth, predicted = np.array(["a", "a", "b"]), np.array(["a", "b", "b"])
+    value = macro_f1(truth, predicted, np.array([[0.5, 0.5, 0.0]]))
+    assert value[0] == pytest.approx(2 / 3)
+
+
+def test_the_classifier_is_a_logistic_regression_on_standardised_columns():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(80, 3)) * [1, 100, 0.01], rng.choice(["u", "v"], 80)
+    x[y == "v"] += [0.5, 60, 0.004]
+    test = rng.normal(size=(50, 3)) * [1, 100, 0.01]
+    scaled = (test - x.mean(axis=0)) / x.std(axis=0)
+    model = LogisticRegression().fit((x - x.mean(axis=0)) / x.std(axis=0), y)
+    predicted = LabelFidelity().fit(x, y).predict(test)
+    np.testing.assert_array_equal(predicted, model.predict(scaled))
+    assert set(predicted) == {"u", "v"}

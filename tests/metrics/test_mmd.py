@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from scldm.metrics import median_heuristic, mmd2
+from scldm.metrics._mmd import mmd2_statistic
 
 
 def kernel_mean(shift: float, variance: float, width: float, d: int) -> float:
@@ -66,3 +67,26 @@ def test_errors():
     for widths in ([], [1.0, 0.0]):
         with pytest.raises(ValueError, match="`bandwidths="):
             mmd2(np.zeros((5, 2)), np.ones((5, 2)), bandwidths=widths)
+
+
+def test_weighted_pairs_are_of_different_cells(multiplicities):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(9, 3)), rng.normal(size=(7, 3))
+    w, v = multiplicities(9, 3, 1) / 9, multiplicities(7, 3, 2) / 7
+
+    def mean(a, b, p, q, skip):
+        pairs = [(i, j) for i in range(len(a)) for j in range(len(b)) if not (skip and i == j)]
+        kernel = [np.exp(-((a[i] - b[j]) ** 2).sum() / (2 * 1.3**2)) for i, j in pairs]
+        weights = [p[i] * q[j] for i, j in pairs]
+        return np.dot(kernel, weights) / np.sum(weights)
+
+    expected = [
+        mean(x, x, p, p, True) + mean(y, y, q, q, True) - 2 * mean(x, y, p, q, False)
+        for p, q in zip(w, v, strict=True)
+    ]
+    np.testing.assert_allclose(mmd2_statistic(x, y, [1.3])(w, v), expected)
+
+
+def test_at_most_two():
+    x = np.array([[0.0], [1e-6], [-1e-6]])
+    assert mmd2(x, x + 100, bandwidths=[1.0]) == pytest.approx(2)

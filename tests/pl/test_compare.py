@@ -2,115 +2,86 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
-from matplotlib.text import Text
+from matplotlib.colors import to_hex
 
-from scldm.data import pbmc68k
 from scldm.metrics import library_sizes
-from scldm.pl import compare
-from scldm.pl._compare import _running_median
-from scldm.pl._style import category_styles
+from scldm.pl import compare, umap
+from scldm.pl._style import GENERATED, REAL
 
-matplotlib.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
-
-
-@pytest.fixture(scope="module")
-def samples():
-    cells = pbmc68k()
-    order = np.random.default_rng(0).permutation(cells.n_obs)
-    return cells[order[:90]].copy(), cells[order[90:200]].copy()
+SIX = [
+    "UMAP of real and generated",
+    "Real",
+    "Generated",
+    "Mean and variance of genes",
+    "Zeros of genes",
+    "Library size of cells",
+]
 
 
 @pytest.fixture(scope="module")
-def figure(samples):
+def axes(samples):
     return compare(*samples, "cell_type", show=False)
 
 
-def axes(figure):
-    return {ax.get_title(loc="left"): ax for ax in figure.axes}
+def points(ax):
+    return [np.asarray(drawn.get_offsets()) for drawn in ax.collections]
 
 
-def test_six_panels(figure):
-    assert list(axes(figure)) == [
-        "UMAP of real and generated",
-        "Real",
-        "Generated",
-        "Mean and variance of genes",
-        "Zeros of genes",
-        "Library size of cells",
-    ]
+def test_six_panels(axes, titles):
+    assert titles(axes) == SIX
 
 
-def test_both_samples_are_drawn_with_the_same_number_of_cells(figure, samples):
-    panels = axes(figure)
-    assert len(panels["UMAP of real and generated"].collections[0].get_offsets()) == 180
-    for name in ("Real", "Generated"):
-        backdrop, *types = panels[name].collections
-        assert len(backdrop.get_offsets()) == 90
-        assert sum(len(points.get_offsets()) for points in types) == 90
+def test_both_samples_are_drawn_with_the_same_number_of_cells(axes):
+    together, *apart = axes[:3]
+    assert len(points(together)[0]) == 180
+    for ax in apart:
+        backdrop, *types = points(ax)
+        assert len(backdrop) == 90
+        assert sum(map(len, types)) == 90
 
 
-def test_each_cell_has_the_place_it_has_among_all(figure):
-    panels = axes(figure)
-    together = panels["UMAP of real and generated"].collections[0].get_offsets()
-    apart = [
-        points.get_offsets()
-        for name in ("Real", "Generated")
-        for points in panels[name].collections[1:]
-    ]
-    np.testing.assert_allclose(
-        np.sort(together[:, 0]), np.sort(np.concatenate(apart)[:, 0]), rtol=1e-6
-    )
+def test_each_cell_has_the_place_it_has_among_all(axes):
+    together, *apart = axes[:3]
+    colours = [to_hex(colour) for colour in together.collections[0].get_facecolors()]
+    for ax, colour in zip(apart, (REAL, GENERATED), strict=True):
+        among_all = points(together)[0][[c == colour for c in colours]]
+        own = np.concatenate(points(ax)[1:])
+        np.testing.assert_array_equal(np.sort(own, axis=0), np.sort(among_all, axis=0))
 
 
-def test_the_library_sizes_are_those_of_the_real_cells(figure, samples):
-    patches = axes(figure)["Library size of cells"].patches
-    bars = [p for p in patches if isinstance(p, matplotlib.patches.Rectangle)]
+def test_the_map_is_the_one_drawn_alone(axes, samples, titles):
+    alone = umap(*samples, "cell_type", show=False)
+    assert titles(alone) == SIX[:3]
+    for ax, other in zip(alone, axes[:3], strict=True):
+        for mine, theirs in zip(points(ax), points(other), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_the_library_sizes_are_those_of_the_real_cells(axes, samples):
+    bars = [p for p in axes[5].patches if isinstance(p, matplotlib.patches.Rectangle)]
     edges = [p.get_x() for p in bars] + [bars[-1].get_x() + bars[-1].get_width()]
     expected, _ = np.histogram(library_sizes(samples[0].X), bins=edges)
     np.testing.assert_array_equal([p.get_height() for p in bars], expected)
 
 
+@pytest.mark.parametrize("draw", [compare, umap])
 @pytest.mark.parametrize("groupby", ["cell_type", None])
-def test_no_text_lies_on_another_or_outside(samples, groupby):
-    figure = compare(*samples, groupby, show=False)
-    figure.canvas.draw()
-    renderer = figure.canvas.get_renderer()
-    texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
-    width, height = figure.canvas.get_width_height()
-    hidden = {id(t) for ax in figure.axes for t in _ticks_outside(ax)}
-    drawn = [(t.get_text(), t.get_window_extent(renderer)) for t in texts if id(t) not in hidden]
-    assert len(drawn) > 20
-    for i, (name, box) in enumerate(drawn):
-        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, name
-        for other, other_box in drawn[:i]:
-            assert not box.overlaps(other_box), (name, other)
+def test_no_text_lies_on_another_or_outside(draw, samples, groupby, texts_apart):
+    texts_apart(draw(*samples, groupby, show=False)[0].figure.canvas.figure)
 
 
-def _ticks_outside(ax):
-    """Ticks beyond the limits of an axis, which keep a text that is not drawn."""
-    for axis, (low, high) in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
-        for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
-            if not low <= tick.get_loc() <= high:
-                yield from (tick.label1, tick.label2)
-
-
-def test_all_types_are_named_once(figure, samples):
+def test_all_types_are_named_once(axes, samples):
     types = set(samples[0].obs["cell_type"]) | set(samples[1].obs["cell_type"])
-    (legend,) = (legend for sub in figure.subfigs for legend in sub.legends)
+    (legend,) = (legend for sub in axes[0].figure.canvas.figure.subfigs for legend in sub.legends)
     assert sorted(text.get_text() for text in legend.texts) == sorted(types)
 
 
-def test_save_writes_and_does_not_show(samples, tmp_path, monkeypatch):
+@pytest.mark.parametrize("draw", [compare, umap])
+def test_save_writes_closes_and_does_not_show(draw, samples, tmp_path, monkeypatch):
     monkeypatch.setattr(plt, "show", lambda: pytest.fail("shown"))
-    assert compare(*samples, save=tmp_path / "figure.png") is not None
-    width = plt.imread(tmp_path / "figure.png").shape[1]
-    assert width >= 1400
+    assert len(draw(*samples, save=tmp_path / "figure.png")) >= 3
+    assert plt.imread(tmp_path / "figure.png").shape[1] >= 1400
+    assert not plt.get_fignums()
 
 
 def test_show_returns_nothing(samples, monkeypatch):
@@ -126,33 +97,33 @@ def test_settings_of_matplotlib_stay(samples):
     assert dict(plt.rcParams) == before
 
 
-def test_names_of_the_samples(samples):
-    figure = compare(*samples, names=("IFN-b", "held out"), show=False)
-    assert list(axes(figure))[:3] == ["UMAP of IFN-b and held out", "IFN-b", "Held out"]
+def test_names_of_the_samples(samples, titles):
+    axes = compare(*samples, names=("IFN-b", "held out"), show=False)
+    assert titles(axes)[:3] == ["UMAP of IFN-b and held out", "IFN-b", "Held out"]
+    for ax in axes[3:]:
+        assert [t.get_text() for t in ax.get_legend().texts][:2] == ["IFN-b", "held out"]
 
 
-def test_errors(samples):
+@pytest.mark.parametrize("draw", [compare, umap])
+def test_errors(draw, samples):
     real, new = samples
     with pytest.raises(ValueError, match=r"`groupby='kind'` is not a column of `real.obs`"):
-        compare(real, new, "kind", show=False)
+        draw(real, new, "kind", show=False)
+    with pytest.raises(ValueError, match=r"`layer='raw'` is not a layer of `real`"):
+        draw(real, new, layer="raw", show=False)
     with pytest.raises(ValueError, match="The genes of `generated`"):
-        compare(real, new[:, 1:], show=False)
+        draw(real, new[:, 1:], show=False)
+    with pytest.raises(ValueError, match=r"`names=\('a',\)` must be two names"):
+        draw(real, new, names=("a",), show=False)
+    with pytest.raises(ValueError, match="`n_pcs=0` must be a whole number of 1 or more"):
+        draw(real, new, n_pcs=0, show=False)
+    with pytest.raises(ValueError, match="`max_cells=1` must be a whole number of 2 or more"):
+        draw(real, new, max_cells=1, show=False)
+    with pytest.raises(ValueError, match="`generated` has 1 cells; at least 2"):
+        draw(real, new[:1], show=False)
 
 
 def test_few_cells_and_few_genes(samples):
     real, new = samples
-    figure = compare(real[:12, :8].copy(), new[:12, :8].copy(), "cell_type", show=False)
-    assert sum(ax.has_data() for ax in figure.axes) == 6
-
-
-def test_running_median_by_hand():
-    x = np.array([1.0] * 5 + [100.0] * 5 + [10.0])
-    y = np.array([1.0, 2, 3, 4, 50, 10, 20, 30, 40, 500, 7])
-    middle, median = _running_median(x, y, points=4, fewest=5)
-    np.testing.assert_array_equal(middle, [1, 100])
-    np.testing.assert_array_equal(median, [3, 30])
-
-
-def test_sixty_types_look_different():
-    styles = category_styles([str(i) for i in range(60)])
-    assert len(set(styles.values())) == 60
+    axes = compare(real[:12, :8].copy(), new[:12, :8].copy(), "cell_type", show=False)
+    assert all(ax.has_data() for ax in axes)

@@ -1,20 +1,11 @@
 import itertools
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
 from scldm.pl import attention, condition_effects, gene_loadings
-
-matplotlib.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def loadings(n_latent=8, n_genes=30, groups=None):
@@ -47,25 +38,21 @@ def weights(groups=None):
     return frame if groups else frame.drop(columns="group")
 
 
-def titles(figure):
-    return [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")]
-
-
 def ticks(ax):
     return [label.get_text() for label in ax.get_yticklabels()]
 
 
-def test_bars_are_the_genes_with_the_largest_loadings():
+def test_bars_are_the_genes_with_the_largest_loadings(titles):
     frame = loadings()
-    figure = gene_loadings(frame, n_genes=4, latents=["z2"], show=False)
-    assert titles(figure) == ["z2"]
+    axes = gene_loadings(frame, n_genes=4, latents=["z2"], show=False)
+    assert titles(axes) == ["z2"]
     own = frame[frame["latent"] == "z2"].set_index("gene")["loading"]
     top = own.loc[own.abs().nlargest(4).index].sort_values()
-    assert ticks(figure.axes[0]) == list(top.index)
-    np.testing.assert_allclose([bar.get_width() for bar in figure.axes[0].patches], top)
+    assert ticks(axes[0]) == list(top.index)
+    np.testing.assert_allclose([bar.get_width() for bar in axes[0].patches], top)
 
 
-def test_the_strongest_latents_in_their_order():
+def test_the_strongest_latents_in_their_order(titles):
     frame = loadings(n_latent=12)
     assert titles(gene_loadings(frame, show=False)) == ["z6", "z7", "z8", "z9", "z10", "z11"]
     assert titles(gene_loadings(frame, latents=["z3", "z1"], show=False)) == ["z3", "z1"]
@@ -73,8 +60,8 @@ def test_the_strongest_latents_in_their_order():
 
 def test_points_are_groups_and_bars_their_mean():
     frame = loadings(groups=["T", "B"])
-    figure = gene_loadings(frame, n_genes=3, latents=["z5"], show=False)
-    ax = figure.axes[0]
+    axes = gene_loadings(frame, n_genes=3, latents=["z5"], show=False)
+    ax = axes[0]
     genes = ticks(ax)
     table = frame[frame["latent"] == "z5"].pivot(index="gene", columns="group", values="loading")
     np.testing.assert_allclose(
@@ -82,19 +69,19 @@ def test_points_are_groups_and_bars_their_mean():
     )
     points = {tuple(line.get_xdata()) for line in ax.lines if len(line.get_xdata()) == 3}
     assert points == {tuple(table.loc[genes, group]) for group in ("T", "B")}
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["T", "B"]
+    assert [text.get_text() for text in axes[0].figure.legends[0].get_texts()] == ["T", "B"]
 
 
 def test_numbers_as_groups():
     frame = loadings(groups=[0, 1])
-    assert len(gene_loadings(frame, show=False).legends[0].get_texts()) == 2
+    assert len(gene_loadings(frame, show=False)[0].figure.legends[0].get_texts()) == 2
 
 
-def test_a_panel_for_each_condition():
+def test_a_panel_for_each_condition(titles):
     frame = effects()
-    figure = condition_effects(frame, show=False)
-    assert titles(figure) == ["cell_type", "batch"]
-    first, second = figure.axes[:2]
+    axes = condition_effects(frame, show=False)
+    assert titles(axes) == ["cell_type", "batch"]
+    first, second = axes[:2]
     assert ticks(first) == ["cell_type0", "cell_type1", "cell_type2"]
     assert [label.get_text() for label in second.get_xticklabels()] == ["z0", "z1", "library size"]
     mesh = first.collections[0]
@@ -108,31 +95,31 @@ def test_a_panel_for_each_condition():
 
 def test_only_the_strongest_of_many_values():
     frame = effects(values=50)
-    kept = ticks(condition_effects(frame, n_values=5, show=False).axes[0])
+    kept = ticks(condition_effects(frame, n_values=5, show=False)[0])
     own = frame[frame["condition"] == "cell_type"]
     size = own.groupby("value", sort=False)["effect"].apply(lambda x: (x**2).mean())
     assert kept == [value for value in size.index if value in set(size.nlargest(5).index)]
 
 
 def test_no_effect_at_all_can_be_drawn():
-    figure = condition_effects(effects().assign(effect=0.0), show=False)
-    assert figure.axes[0].collections[0].get_clim() == (-1, 1)
+    axes = condition_effects(effects().assign(effect=0.0), show=False)
+    assert axes[0].collections[0].get_clim() == (-1, 1)
 
 
 def test_shares_of_attention_are_written_down():
     frame = weights()
-    figure = attention(frame, show=False)
-    ax = figure.axes[0]
+    axes = attention(frame, show=False)
+    ax = axes[0]
     assert ticks(ax) == ["cell_type", "batch", "guide: 1"]
     table = frame.pivot_table(index="token", columns="block", values="weight", sort=False)
     written = [text.get_text() for text in ax.texts]
     assert written == [f"{100 * value:.0f}" for value in table.to_numpy().ravel()]
 
 
-def test_a_panel_for_each_group():
-    figure = attention(weights(groups=["T", "B", "NK", "M", "D"]), show=False)
-    assert titles(figure) == ["T", "B", "NK", "M", "D"]
-    limits = {ax.collections[0].get_clim() for ax in figure.axes if ax.get_title(loc="left")}
+def test_a_panel_for_each_group(titles):
+    axes = attention(weights(groups=["T", "B", "NK", "M", "D"]), show=False)
+    assert titles(axes) == ["T", "B", "NK", "M", "D"]
+    limits = {ax.collections[0].get_clim() for ax in axes}
     assert len(limits) == 1
 
 

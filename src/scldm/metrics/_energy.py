@@ -2,11 +2,12 @@
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial.distance import cdist, pdist
+from scipy.spatial.distance import cdist
 
 from scldm.metrics._checks import as_points
+from scldm.metrics._statistic import Statistic, mean_of_pairs, point
 
-__all__ = ["energy_distance"]
+__all__ = ["energy_distance", "energy_statistic"]
 
 
 def energy_distance(x: ArrayLike, y: ArrayLike) -> float:
@@ -34,6 +35,19 @@ def energy_distance(x: ArrayLike, y: ArrayLike) -> float:
     Székely and Rizzo (2013). Energy statistics: a class of statistics based on distances. Journal
     of Statistical Planning and Inference 143:1249.
     """
+    return point(energy_statistic(x, y), len(np.asarray(x)), len(np.asarray(y)))
+
+
+def energy_statistic(x: ArrayLike, y: ArrayLike) -> Statistic:
+    """:func:`energy_distance` as a function of weights.
+
+    Parameters
+    ----------
+    x, y
+        Samples of shape (n, d) and (m, d).
+    """
     first, second = as_points(x, y)
-    between = cdist(first, second).mean()
-    return float(2 * between - np.mean(pdist(first)) - np.mean(pdist(second)))
+    between, within, other = cdist(first, second), cdist(first, first), cdist(second, second)
+    return lambda w, v: (
+        2 * ((w @ between) * v).sum(axis=1) - mean_of_pairs(w, within) - mean_of_pairs(v, other)
+    )

@@ -1,60 +1,64 @@
-"""Generated cells against real ones, from AnnData to one table.
-
-The only file of this package that looks into an AnnData.
-"""
+"""Generated cells against real ones, from AnnData to one table."""
 
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from scldm.metrics._checks import as_csr, require_integers
+from scldm.metrics._anndata import align_genes, generated_counts, labels_of, real_counts
 from scldm.metrics._labels import LabelFidelity
 from scldm.metrics._projection import Projection
 from scldm.metrics._split import draw, split_held_out, split_one
-from scldm.metrics._table import Cells, Options, row
+from scldm.metrics._statistic import NotApplicable, bootstrap
+from scldm.metrics._table import METRICS, Cells, Comparison, Metric, Reference
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
     from scipy import sparse
 
-__all__ = ["align_genes", "counts_of", "evaluate", "labels_of"]
+__all__ = ["evaluate", "side_by_side"]
 
-FLOOR = "floor (real vs real)"
-GENERATED = "generated"
+FLOOR = "floor"
+ALL = "all"
+MIN_GROUP = 30
 
 
 def evaluate(
     real: AnnData,
-    generated: AnnData,
+    generated: AnnData | Mapping[str, AnnData],
     real_train: AnnData | None = None,
     groupby: str | None = None,
     *,
     layer: str | None = None,
+    metrics: Sequence[str] | None = None,
     n_pcs: int = 30,
     max_cells: int = 3000,
+    n_bootstrap: int = 200,
     seed: int = 0,
     n_jobs: int | None = None,
 ) -> pd.DataFrame:
     """Compare generated cells with real ones, and with what real cells reach.
 
-    Every metric is computed twice against the same real test cells: for the generated cells, and
-    for real training cells in their place, the floor: what cells of the same tissue differ by, which
-    a generator passes by chance only, or where it evens out the noise of single genes. Both samples
-    and the test cells have the same number of cells, since distances between samples shrink with
-    their size. Library-size normalisation and principal components are fitted on training cells
-    that stand on neither side.
+    Every metric is computed against the same real test cells: for the generated cells, and for
+    real training cells in their place, the floor: what cells of the same tissue differ by, which a
+    generator passes by chance only, or where it evens out the noise of single genes. All samples
+    have the same number of cells, since distances between samples shrink with their size.
+    Library-size normalisation and principal components are fitted on training cells that stand on
+    neither side.
 
     Parameters
     ----------
     real
         Real cells that the generator has not seen (test cells), with integer counts.
     generated
-        Generated cells with the genes of ``real``, in any order.
+        Generated cells with the genes of ``real``, in any order; or several sets of them by name,
+        which are then measured with one ruler. They may come from any generator.
     real_train
         Real training cells. A random part of them is the floor, the rest fits the projection. If
         ``None``, ``real`` is cut at random into three parts of equal size: test cells, floor, and
@@ -62,15 +66,19 @@ def evaluate(
         cells it has seen.
     groupby
         Column of ``obs`` with the cell type, in all objects; in ``generated``, the type that the
-        cell was generated for. Adds the column ``label_f1``.
+        cell was generated for. Adds the metrics of types, and some distances within each type.
     layer
         Layer with the counts; ``X`` if ``None``. In ``generated``, ``X`` is taken if it has no
         such layer.
+    metrics
+        Names of the metrics to compute; all that apply if ``None``.
     n_pcs
         Number of principal components.
     max_cells
         The most cells on one side. Time and memory of the exact optimal transport grow faster than
         the square of it.
+    n_bootstrap
+        Draws of cells with replacement for the intervals; none of them trains or transports anew.
     seed
         Seed of every random draw. The same seed gives the same table.
     n_jobs
@@ -78,27 +86,35 @@ def evaluate(
 
     Returns
     -------
-    A table with the rows ``"floor (real vs real)"`` and ``"generated"``, and a column per metric;
-    ``table.T`` fits a narrow screen. Lower is better for all but ``label_f1``.
+    A tidy table: a row for each source, group and metric. :func:`side_by_side` puts sources beside
+    each other. ``table.attrs["preprocessing"]`` says how cells were prepared.
 
-    - ``n_cells``: cells on each side.
-    - ``auc_genes``, ``auc_pcs``: :func:`classifier_auc` on log-normalised genes and on principal
-      components. 0.5 is indistinguishable.
-    - ``w2``, ``energy``, ``mmd2``: :func:`wasserstein2`, :func:`energy_distance` and :func:`mmd2`
-      on principal components.
-    - ``library_size_w1``, ``cell_zeros_w1``: :func:`library_size_w1` in counts and
-      :func:`cell_zeros_w1` as a fraction of genes.
-    - ``gene_mean_rmse``, ``gene_variance_rmse``, ``gene_zeros_rmse``: agreement of the moments of
-      each gene.
-    - ``label_f1``: :class:`LabelFidelity` on principal components, in a tenth of the
-      time that genes would take. Learned from all
-      training cells; the first row holds the score of the real test cells, the ceiling.
+    - ``source``: ``"floor"``, and ``"generated"`` or the names of the sets.
+    - ``group``: ``"all"``, or one type.
+    - ``metric``: on principal components :func:`wasserstein2` ``w2``, :func:`sliced_wasserstein2`
+      ``sliced_w2``, :func:`energy_distance` ``energy``, :func:`mmd2`, :func:`frechet_distance`
+      ``frechet``, :func:`one_nn_accuracy`, the mean :func:`lisi` of real against generated
+      ``lisi``, and :func:`precision_recall` (``precision``, ``recall``, ``density``,
+      ``coverage``); :func:`classifier_auc` of a random forest on genes and on components
+      (``auc_genes``, ``auc_pcs``) and of a logistic regression on components (``auc_logistic``);
+      on log-normalised genes :func:`gene_w1` and :func:`gene_correlation_rmse`; on counts
+      :func:`library_size_w1`, :func:`cell_zeros_w1`, :func:`gene_mean_rmse`,
+      :func:`gene_variance_rmse`, :func:`gene_zeros_rmse` and :func:`mean_variance_gap`. With
+      ``groupby`` also :func:`marker_overlap`, ``label_f1`` (:class:`LabelFidelity` on components,
+      learned from training cells; the floor is the score of the test cells, the ceiling) and
+      ``train_on_generated_f1`` (learned from the sample, scored on the test cells). With
+      ``real_train`` also :func:`memorisation` (``nn_ratio``, ``near_copies``,
+      ``membership_auc``; their floor is of training cells that the distances are not to).
+    - ``value``, and ``low`` and ``high``, the ends of its 95% interval over cells.
+    - ``better``: ``"lower"``, ``"higher"`` or ``"floor"``, the nearer to the floor the better.
+    - ``n_cells``: cells of the sample.
+    - ``note``: why a value is missing, such as too few cells of a type.
 
     Raises
     ------
     ValueError
-        If genes differ, ``groupby`` or ``layer`` is missing, real values are no counts, or there
-        are too few cells.
+        If genes differ, ``groupby`` or ``layer`` is missing, a metric is not known or needs what
+        is not given, real values are no counts, or there are too few cells.
 
     Warns
     -----
@@ -108,166 +124,264 @@ def evaluate(
 
     Notes
     -----
-    Components describe the cells they were fitted on a little too well. Copies of training cells
-    are therefore told from test cells by ``auc_pcs`` and ``w2`` where ``auc_genes`` sees none of
-    it.
+    Intervals hold the random choice of cells, not that of training: for the latter, repeat with
+    several seeds of the generator. The transport plan, the neighbours and the classifiers are kept
+    while cells are drawn, so intervals are a little too narrow for those.
     """
-    train_name = "real" if real_train is None else "real_train"
-    if real_train is not None:
-        _warn_of_shared_cells(real, real_train)
-    train = real if real_train is None else align_genes(real, real_train, train_name)
-    generated = align_genes(real, generated, "generated")
-    test_counts = _real_counts(real, layer, "real")
-    train_counts = test_counts if train is real else _real_counts(train, layer, train_name)
-    new_counts = _generated_counts(generated, layer)
-    named = ((real, "real"), (train, train_name), (generated, "generated"))
-    labels = None if groupby is None else [labels_of(a, groupby, name) for a, name in named]
-
-    rng = np.random.default_rng(seed)
-    if real_train is None:
-        split = split_one(real.n_obs, generated.n_obs, max_cells, rng)
-    else:
-        split = split_held_out(real.n_obs, train.n_obs, generated.n_obs, max_cells, rng)
-    new_rows = draw(generated.n_obs, len(split.test), rng)
-    projection = Projection(n_pcs, seed=seed).fit(train_counts[split.projection])
-    test = Cells.of(test_counts[split.test], projection)
-    floor = Cells.of(train_counts[split.floor], projection)
-    new = Cells.of(new_counts[new_rows], projection)
-
-    label_f1 = {}
-    if labels is not None:
-        known = np.concatenate([split.floor, split.projection])
-        fidelity = LabelFidelity(seed=seed)
-        fidelity.fit(projection.transform(train_counts[known]), labels[1][known])
-        ceiling = _label_f1(fidelity, test.pcs, labels[0][split.test], "real")
-        # unlike distances, a score does not depend on the size of the sample, and rare types
-        # need all the cells there are
-        more = draw(generated.n_obs, max_cells, rng)
-        made_pcs = projection.transform(new_counts[more])
-        made = _label_f1(fidelity, made_pcs, labels[2][more], "generated")
-        label_f1 = {"label_f1": [ceiling, made]}
-    options = Options(seed, n_jobs)
-    rows = [row(test, floor, options), row(test, new, options)]
-    table = pd.DataFrame(rows, index=[FLOOR, GENERATED]).assign(**label_f1)
-    table.insert(0, "n_cells", len(split.test))
+    sources = dict(generated) if isinstance(generated, Mapping) else {"generated": generated}
+    chosen = _chosen(metrics, groupby, real_train)
+    inputs = _read(real, sources, real_train, groupby, layer)
+    by_type = groupby is not None
+    reference, samples = _prepare(inputs, by_type, n_pcs, max_cells, seed, n_jobs)
+    rows = [
+        _row(source, ALL, name, metric, sides[metric.floor], n_bootstrap)
+        for source, sides in _comparisons(reference, samples).items()
+        for name, metric in chosen.items()
+    ]
+    if by_type:
+        rows += _group_rows(reference, samples, chosen, n_bootstrap)
+    table = pd.DataFrame(rows)
+    table.attrs["preprocessing"] = _preprocessing(inputs, reference, n_pcs, layer, seed)
     return table
 
 
-def counts_of(adata: AnnData, layer: str | None, name: str) -> sparse.csr_matrix:
-    """Counts of shape (n_cells, n_genes) from ``X`` or a layer.
+def side_by_side(table: pd.DataFrame, group: str = ALL) -> pd.DataFrame:
+    """The values of :func:`evaluate` with a row per metric and a column per source.
 
     Parameters
     ----------
-    adata
-        The cells.
-    layer
-        The layer, or ``None`` for ``X``.
-    name
-        What ``adata`` is called in errors.
+    table
+        What :func:`evaluate` returned.
+    group
+        ``"all"`` or one of the types.
 
     Raises
     ------
     ValueError
-        If the layer is missing or its values are negative or not finite.
+        If there is no such group.
     """
-    if layer is None:
-        return as_csr(adata.X, f"{name}.X")
-    if layer not in adata.layers:
+    known = table["group"].unique().tolist()
+    if group not in known:
+        raise ValueError(f"`group={group!r}` is not in the table. Known: {known}.")
+    rows = table[table["group"] == group]
+    wide = rows.pivot(index="metric", columns="source", values="value")
+    return wide.loc[rows["metric"].unique(), rows["source"].unique()]
+
+
+class _Inputs(NamedTuple):
+    """Counts and labels, with genes in one order."""
+
+    test: sparse.csr_matrix
+    test_labels: NDArray[np.str_]
+    train: sparse.csr_matrix | None
+    """``None`` if the test cells are to be cut."""
+    train_labels: NDArray[np.str_]
+    generated: dict[str, tuple[sparse.csr_matrix, NDArray[np.str_]]]
+
+
+def _chosen(
+    metrics: Sequence[str] | None, groupby: str | None, real_train: AnnData | None
+) -> dict[str, Metric]:
+    """The metrics asked for, or all that apply."""
+    lacks = {
+        name: "`groupby`" if m.needs_labels and groupby is None else "`real_train`"
+        for name, m in METRICS.items()
+        if (m.needs_labels and groupby is None) or (m.needs_train and real_train is None)
+    }
+    if metrics is None:
+        return {name: metric for name, metric in METRICS.items() if name not in lacks}
+    for name in metrics:
+        if name not in METRICS:
+            raise ValueError(
+                f"`metrics` has {name!r}, which is not known. Known: {list(METRICS)}."
+            )
+        if name in lacks:
+            raise ValueError(f"`metrics` has {name!r}, which needs {lacks[name]}.")
+    return {name: METRICS[name] for name in metrics}
+
+
+def _read(
+    real: AnnData,
+    sources: Mapping[str, AnnData],
+    real_train: AnnData | None,
+    groupby: str | None,
+    layer: str | None,
+) -> _Inputs:
+    if not sources or FLOOR in sources:
         raise ValueError(
-            f"`layer={layer!r}` is not a layer of `{name}`. Known: {list(adata.layers)}."
+            f"`generated` must name one or more sets of cells, none of them {FLOOR!r}, but has "
+            f"{list(sources)}."
         )
-    return as_csr(adata.layers[layer], f"{name}.layers[{layer!r}]")
+
+    def labels(adata: AnnData, name: str) -> NDArray[np.str_]:
+        return np.full(adata.n_obs, "") if groupby is None else labels_of(adata, groupby, name)
+
+    train, test_labels = None, labels(real, "real")
+    train_labels = test_labels
+    if real_train is not None:
+        _warn_of_shared_cells(real, real_train)
+        aligned = align_genes(real, real_train, "real_train")
+        train = real_counts(aligned, layer, "real_train")
+        train_labels = labels(real_train, "real_train")
+    made = {}
+    for name, cells in sources.items():
+        called = "generated" if name == "generated" else f"generated[{name!r}]"
+        cells = align_genes(real, cells, called)
+        made[name] = (generated_counts(cells, layer, called), labels(cells, called))
+    test = real_counts(real, layer, "real")
+    return _Inputs(test, test_labels, train, train_labels, made)
 
 
-def labels_of(adata: AnnData, groupby: str, name: str) -> NDArray[np.str_]:
-    """Labels of the cells as strings, shape (n_cells,).
+def _prepare(
+    inputs: _Inputs, by_type: bool, n_pcs: int, max_cells: int, seed: int, n_jobs: int | None
+) -> tuple[Reference, dict[str, Cells]]:
+    """The real cells of the comparison, and all cells of each source up to a number."""
+    rng = np.random.default_rng(seed)
+    fewest = min(counts.shape[0] for counts, _ in inputs.generated.values())
+    if inputs.train is None:
+        train, train_labels = inputs.test, inputs.test_labels
+        split = split_one(inputs.test.shape[0], fewest, max_cells, rng)
+    else:
+        train, train_labels = inputs.train, inputs.train_labels
+        split = split_held_out(inputs.test.shape[0], train.shape[0], fewest, max_cells, rng)
+    projection = Projection(n_pcs, seed=seed).fit(train[split.projection])
 
-    Parameters
-    ----------
-    adata
-        The cells.
-    groupby
-        Column of ``obs``.
-    name
-        What ``adata`` is called in errors.
+    def cells(
+        counts: sparse.csr_matrix, labels: NDArray[np.str_], rows: NDArray[np.intp]
+    ) -> Cells:
+        return Cells.of(counts[rows], projection, labels[rows])
 
-    Raises
-    ------
-    ValueError
-        If the column is missing or has missing values.
-    """
-    if groupby not in adata.obs:
-        raise ValueError(
-            f"`groupby={groupby!r}` is not a column of `{name}.obs`. Known: {list(adata.obs)}."
+    fresh = rng.permutation(split.projection)[: len(split.test)]
+    classifier = None
+    if by_type:
+        known = np.concatenate([split.floor, split.projection])
+        classifier = LabelFidelity(seed=seed)
+        classifier.fit(projection.transform(train[known]), train_labels[known])
+    reference = Reference(
+        test=cells(inputs.test, inputs.test_labels, split.test),
+        seen=cells(train, train_labels, split.floor),
+        fresh=cells(train, train_labels, np.sort(fresh)),
+        projection=projection,
+        classifier=classifier,
+        seed=seed,
+        n_jobs=n_jobs,
+    )
+    samples = {
+        # A stream apart, so that the draw depends on no other source and is not that of the real
+        # cells: row for row, these may have been made from them.
+        name: cells(
+            counts, labels, draw(counts.shape[0], max_cells, np.random.default_rng((seed, 1)))
         )
-    column = adata.obs[groupby]
-    if column.isna().any():
-        raise ValueError(
-            f"`{name}.obs[{groupby!r}]` has {column.isna().sum()} missing values. Leave these "
-            "cells out or name their label."
-        )
-    return column.astype(str).to_numpy(dtype=str)
+        for name, (counts, labels) in inputs.generated.items()
+    }
+    _warn_of_unknown_labels(reference, samples)
+    return reference, samples
 
 
-def align_genes(real: AnnData, other: AnnData, name: str) -> AnnData:
-    """``other`` with its genes in the order of ``real``.
-
-    Parameters
-    ----------
-    real
-        The cells that set the order.
-    other
-        The cells to put in order.
-    name
-        What ``other`` is called in errors.
-
-    Raises
-    ------
-    ValueError
-        If one has a gene that the other has not.
-    """
-    if real.var_names.equals(other.var_names):
-        return other
-    missing = real.var_names.difference(other.var_names)
-    surplus = other.var_names.difference(real.var_names)
-    if len(missing) or len(surplus) or not other.var_names.is_unique:
-        raise ValueError(
-            f"The genes of `{name}` are not those of `real`: {len(missing)} are missing "
-            f"{list(missing[:3])} and {len(surplus)} are not in `real` {list(surplus[:3])}."
-        )
-    return other[:, real.var_names]
+def _comparisons(
+    reference: Reference, samples: Mapping[str, Cells]
+) -> dict[str, dict[str, Comparison]]:
+    """For each source, what is compared where the floor takes one part or another of the real cells."""
+    parts = Reference.PARTS
+    found = {FLOOR: {part: Comparison(reference, getattr(reference, part)) for part in parts}}
+    for name, cells in samples.items():
+        rng = np.random.default_rng((reference.seed, 2))
+        equal = Comparison(reference, cells[draw(cells.n_cells, reference.test.n_cells, rng)])
+        whole = Comparison(reference, cells)
+        found[name] = {part: whole if part == "test" else equal for part in parts}
+    return found
 
 
-def _real_counts(adata: AnnData, layer: str | None, name: str) -> sparse.csr_matrix:
-    counts = counts_of(adata, layer, name)
-    require_integers(counts, name)
-    return counts
+def _row(
+    source: str,
+    group: str,
+    name: str,
+    metric: Metric,
+    comparison: Comparison | None,
+    n_bootstrap: int,
+    note: str = "",
+) -> dict[str, object]:
+    value = low = high = np.nan
+    n_cells = 0 if comparison is None else comparison.cells.n_cells
+    if comparison is not None:
+        try:
+            statistic = metric.statistic(comparison)
+            sizes = comparison.test.n_cells, n_cells
+            value, low, high = bootstrap(statistic, *sizes, n_bootstrap, comparison.seed)
+        except NotApplicable as reason:
+            note = str(reason)
+    return {
+        "source": source,
+        "group": group,
+        "metric": name,
+        "value": value,
+        "low": low,
+        "high": high,
+        "better": metric.better,
+        "n_cells": n_cells,
+        "note": note,
+    }
 
 
-def _generated_counts(generated: AnnData, layer: str | None) -> sparse.csr_matrix:
-    present = layer if layer in generated.layers else None
-    counts = counts_of(generated, present, "generated")
-    if (counts.data != np.rint(counts.data)).any():
-        warnings.warn(
-            "`generated` holds values that are not integers, so these are not counts; they are "
-            "compared as they are.",
-            stacklevel=3,
-        )
-    return counts
+def _group_rows(
+    reference: Reference,
+    samples: Mapping[str, Cells],
+    chosen: Mapping[str, Metric],
+    n_bootstrap: int,
+) -> list[dict[str, object]]:
+    """Distances within each type, between samples of one size."""
+    per_group = {name: metric for name, metric in chosen.items() if metric.per_group}
+    sources = {FLOOR: reference.seen, **samples}
+    rows = []
+    for group in np.unique(reference.test.labels).tolist() if per_group else []:
+        own = {name: np.flatnonzero(cells.labels == group) for name, cells in sources.items()}
+        test = np.flatnonzero(reference.test.labels == group)
+        n = min(len(r) for r in (test, *own.values()) if len(r) >= MIN_GROUP or r is test)
+        rng = np.random.default_rng(reference.seed)
+        within = replace(reference, test=reference.test[test[draw(len(test), n, rng)]])
+        for source, cells in sources.items():
+            found, note = min(len(test), len(own[source])), ""
+            comparison = None
+            if found < MIN_GROUP:
+                note = f"too few cells: {found} of at least {MIN_GROUP}"
+            else:
+                chosen_rows = draw(len(own[source]), n, np.random.default_rng((reference.seed, 3)))
+                comparison = Comparison(within, cells[own[source][chosen_rows]])
+            rows += [
+                _row(source, group, name, metric, comparison, n_bootstrap, note)
+                for name, metric in per_group.items()
+            ]
+    return rows
 
 
-def _label_f1(
-    fidelity: LabelFidelity, pcs: NDArray[np.float32], labels: NDArray[np.str_], name: str
-) -> float:
-    """Score of the cells whose label occurs in training cells; rare types may miss there."""
-    known = np.isin(labels, fidelity.labels_)
-    if not known.all():
-        warnings.warn(
-            f"{np.sum(~known)} cells of `{name}` are left out of `label_f1`, since no training "
-            f"cell has their label: {sorted(set(labels[~known].tolist()))}.",
-            stacklevel=3,
-        )
-    return fidelity.score(pcs[known], labels[known]) if known.any() else float("nan")
+def _preprocessing(
+    inputs: _Inputs, reference: Reference, n_pcs: int, layer: str | None, seed: int
+) -> dict[str, object]:
+    projection = reference.projection
+    return {
+        "counts": "X" if layer is None else f"layers[{layer!r}]",
+        "normalisation": "log1p of counts per median library size",
+        "target_sum": float(projection.target_sum_),
+        "n_genes": int(inputs.test.shape[1]),
+        "n_pcs": n_pcs,
+        "variance_in_pcs": float(projection.pca_.explained_variance_ratio_.sum()),
+        "fitted_on_cells": int(projection.pca_.n_samples_),
+        "fitted_on": "real" if inputs.train is None else "real_train",
+        "seed": seed,
+    }
+
+
+def _warn_of_unknown_labels(reference: Reference, samples: Mapping[str, Cells]) -> None:
+    if reference.classifier is None:
+        return
+    for name, cells in {"real": reference.test, **samples}.items():
+        known = np.isin(cells.labels, reference.classifier.labels_)
+        if not known.all():
+            warnings.warn(
+                f"{np.sum(~known)} cells of `{name}` are left out of `label_f1`, since no "
+                f"training cell has their label: {sorted(set(cells.labels[~known].tolist()))}.",
+                stacklevel=4,
+            )
 
 
 def _warn_of_shared_cells(real: AnnData, real_train: AnnData) -> None:
@@ -276,5 +390,5 @@ def _warn_of_shared_cells(real: AnnData, real_train: AnnData) -> None:
         warnings.warn(
             f"`real` and `real_train` share {len(shared)} cell names, for example {shared[0]!r}. "
             "If these are the same cells, the floor is too low.",
-            stacklevel=3,
+            stacklevel=4,
         )

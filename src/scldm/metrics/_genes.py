@@ -1,18 +1,24 @@
-"""Mean, variance and zeros of each gene, compared between two samples of cells."""
+"""Moments and correlations of genes, compared between two samples of cells."""
 
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 
-from scldm.metrics._checks import Counts, as_csr
+from scldm.metrics._checks import Counts, as_csr, as_points
+from scldm.metrics._statistic import NotApplicable, Statistic, Weights, point
 
 __all__ = [
     "GeneMoments",
+    "gene_correlation_rmse",
+    "gene_correlation_statistic",
     "gene_mean_rmse",
     "gene_moments",
+    "gene_moments_statistics",
     "gene_variance_rmse",
     "gene_zeros_rmse",
+    "mean_variance_gap",
 ]
 
 
@@ -37,14 +43,10 @@ def gene_moments(counts: Counts) -> GeneMoments:
     ValueError
         If there are less than two cells.
     """
-    matrix = as_csr(counts).astype(np.float64)
-    n = matrix.shape[0]
-    if n < 2:
-        raise ValueError(f"A variance needs at least two cells, but there is {n}.")
-    mean = np.asarray(matrix.mean(axis=0)).ravel()
-    second = np.asarray(matrix.multiply(matrix).mean(axis=0)).ravel()
-    zeros = 1 - np.asarray((matrix != 0).sum(axis=0)).ravel() / n
-    return GeneMoments(mean, np.maximum(second - mean**2, 0) * n / (n - 1), zeros)
+    powers = _Powers.of(counts)
+    n = powers.first.shape[0]
+    moments = powers.moments(np.full((1, n), 1 / n))
+    return GeneMoments(*(values[0] for values in moments))
 
 
 def gene_mean_rmse(x: Counts, y: Counts, *, min_count: int = 20) -> float:
@@ -70,9 +72,7 @@ def gene_mean_rmse(x: Counts, y: Counts, *, min_count: int = 20) -> float:
     ValueError
         If no gene has so many counts, or a side has less than two cells.
     """
-    a, b = gene_moments(x), gene_moments(y)
-    kept = _expressed(a, x, min_count)
-    return _rmse(_log(a.mean, x)[kept], _log(b.mean, y)[kept])
+    return _at_equal_weights("gene_mean_rmse", x, y, min_count)
 
 
 def gene_variance_rmse(x: Counts, y: Counts, *, min_count: int = 20) -> float:
@@ -90,9 +90,7 @@ def gene_variance_rmse(x: Counts, y: Counts, *, min_count: int = 20) -> float:
     ValueError
         If no gene has so many counts, or a side has less than two cells.
     """
-    a, b = gene_moments(x), gene_moments(y)
-    kept = _expressed(a, x, min_count)
-    return _rmse(_log(a.variance, x)[kept], _log(b.variance, y)[kept])
+    return _at_equal_weights("gene_variance_rmse", x, y, min_count)
 
 
 def gene_zeros_rmse(x: Counts, y: Counts) -> float:
@@ -108,20 +106,160 @@ def gene_zeros_rmse(x: Counts, y: Counts) -> float:
     ValueError
         If a side has less than two cells.
     """
-    return _rmse(gene_moments(x).zeros, gene_moments(y).zeros)
+    return _at_equal_weights("gene_zeros_rmse", x, y, 0)
 
 
-def _expressed(moments: GeneMoments, counts: Counts, min_count: int) -> NDArray[np.bool_]:
+def mean_variance_gap(x: Counts, y: Counts, *, min_count: int = 20) -> float:
+    r"""Distance between the trends of the variance with the mean.
+
+    A parabola is fitted to :math:`\log_{10}` of the variances against :math:`\log_{10}` of the
+    means in either sample; the value is the root mean square of their difference at the means of
+    the genes of ``x``. A wrong gene moves :func:`gene_variance_rmse`; a wrong noise model, such as
+    means in the place of counts, moves the trend.
+
+    Parameters
+    ----------
+    x, y
+        Counts of shape (n_cells, n_genes). ``x`` is the reference.
+    min_count
+        Genes with a smaller total in ``x`` are left out.
+
+    Raises
+    ------
+    ValueError
+        If no gene has so many counts, or a side has less than two cells.
+    """
+    return _at_equal_weights("mean_variance_gap", x, y, min_count)
+
+
+def gene_moments_statistics(x: Counts, y: Counts, *, min_count: int = 20) -> dict[str, Statistic]:
+    """All comparisons of moments as functions of weights, by the name of their function.
+
+    Parameters
+    ----------
+    x, y
+        Counts of shape (n_cells, n_genes). ``x`` is the reference.
+    min_count
+        Genes with a smaller total in ``x`` are left out, but for the zeros.
+    """
+    first, second = _Powers.of(x), _Powers.of(y)
+    pseudo = [1 / side.first.shape[0] for side in (first, second)]
     # Half a count of slack: the total is a mean times n, which rounding may put just below.
-    kept = moments.mean * np.shape(counts)[0] >= min_count - 0.5
-    if not kept.any():
-        raise ValueError(f"No gene has `min_count={min_count}` counts in the reference.")
-    return kept
+    kept = np.asarray(first.first.sum(axis=0)).ravel() >= min_count - 0.5
+
+    def logs(moment: str, w: Weights, v: Weights) -> list[NDArray[np.float64]]:
+        if not kept.any():
+            raise NotApplicable(f"No gene has `min_count={min_count}` counts in the reference.")
+        moments = (getattr(side.moments(rows), moment) for side, rows in
+                   zip((first, second), (w, v), strict=True))  # fmt: skip
+        return [np.log10(m[:, kept] + one) for m, one in zip(moments, pseudo, strict=True)]
+
+    def trends(w: Weights, v: Weights) -> NDArray[np.float64]:
+        means, variances = logs("mean", w, v), logs("variance", w, v)
+        rows = zip(*means, *variances, strict=True)
+        return np.array([_gap(*row) for row in rows])
+
+    return {
+        "gene_mean_rmse": lambda w, v: _rms(*logs("mean", w, v)),
+        "gene_variance_rmse": lambda w, v: _rms(*logs("variance", w, v)),
+        "gene_zeros_rmse": lambda w, v: _rms(first.moments(w).zeros, second.moments(v).zeros),
+        "mean_variance_gap": trends,
+    }
 
 
-def _log(values: NDArray[np.float64], counts: Counts) -> NDArray[np.float64]:
-    return np.log10(values + 1 / np.shape(counts)[0])
+def gene_correlation_rmse(x: ArrayLike, y: ArrayLike, *, n_genes: int = 100) -> float:
+    """Root mean square of the difference of the gene-gene correlations.
+
+    Over all pairs of the genes that vary most in ``x``. A generator without dependence between
+    genes within a type is caught here.
+
+    Parameters
+    ----------
+    x, y
+        Log-normalised values of shape (n_cells, n_genes). ``x`` is the reference.
+    n_genes
+        Number of genes, at most those that vary in ``x``.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit or less than two genes vary in ``x``.
+    """
+    statistic = gene_correlation_statistic(x, y, n_genes=n_genes)
+    return point(statistic, len(np.asarray(x)), len(np.asarray(y)))
 
 
-def _rmse(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    return float(np.sqrt(np.mean((a - b) ** 2)))
+def gene_correlation_statistic(x: ArrayLike, y: ArrayLike, *, n_genes: int = 100) -> Statistic:
+    """:func:`gene_correlation_rmse` as a function of weights.
+
+    Parameters
+    ----------
+    x, y
+        Log-normalised values of shape (n_cells, n_genes).
+    n_genes
+        Number of genes.
+    """
+    first, second = as_points(x, y)
+    variance = first.var(axis=0)
+    n_genes = min(n_genes, int((variance > 0).sum()))
+    if n_genes < 2:
+        raise NotApplicable("Less than two genes vary in the reference, so nothing can correlate.")
+    genes = np.argsort(-variance, kind="stable")[:n_genes]
+    pairs = np.triu_indices(n_genes, 1)
+
+    def correlations(points: NDArray[np.float64], weights: Weights) -> NDArray[np.float64]:
+        return np.stack([_correlation(points, row)[pairs] for row in weights])
+
+    a, b = first[:, genes], second[:, genes]
+    return lambda w, v: _rms(correlations(a, w), correlations(b, v))
+
+
+class _Powers(NamedTuple):
+    """What the moments of any weighting are sums of, each of shape (n_cells, n_genes)."""
+
+    first: sparse.csr_matrix
+    second: sparse.csr_matrix
+    present: sparse.csr_matrix
+
+    @classmethod
+    def of(cls, counts: Counts) -> "_Powers":
+        matrix = as_csr(counts).astype(np.float64)
+        if matrix.shape[0] < 2:
+            raise ValueError(
+                f"A variance needs at least two cells, but there is {matrix.shape[0]}."
+            )
+        return cls(matrix, matrix.multiply(matrix).tocsr(), (matrix != 0).astype(np.float64))
+
+    def moments(self, weights: Weights) -> GeneMoments:
+        """Moments for each row of weights, each of shape (n_rows, n_genes)."""
+        mean, second, present = ((power.T @ weights.T).T for power in self)
+        freedom = 1 - (weights**2).sum(axis=1, keepdims=True)
+        return GeneMoments(mean, np.maximum(second - mean**2, 0) / freedom, 1 - present)
+
+
+def _at_equal_weights(name: str, x: Counts, y: Counts, min_count: int) -> float:
+    statistic = gene_moments_statistics(x, y, min_count=min_count)[name]
+    return point(statistic, np.shape(x)[0], np.shape(y)[0])
+
+
+def _rms(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.sqrt(((a - b) ** 2).mean(axis=1))
+
+
+def _gap(
+    mean_x: NDArray[np.float64],
+    mean_y: NDArray[np.float64],
+    variance_x: NDArray[np.float64],
+    variance_y: NDArray[np.float64],
+) -> float:
+    difference = np.polyfit(mean_x, variance_x, 2) - np.polyfit(mean_y, variance_y, 2)
+    return float(np.sqrt(np.mean(np.polyval(difference, mean_x) ** 2)))
+
+
+def _correlation(points: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Correlation matrix; a gene that does not vary correlates with none."""
+    centred = points - weights @ points
+    covariance = (centred.T * weights) @ centred
+    spread = np.sqrt(np.diag(covariance))
+    scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 1e-12)
+    return covariance * scale * scale[:, None]

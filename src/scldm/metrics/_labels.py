@@ -3,13 +3,14 @@
 from typing import Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-__all__ = ["LabelFidelity"]
+from scldm.metrics._statistic import Weights
+
+__all__ = ["LabelFidelity", "macro_f1"]
 
 
 class LabelFidelity:
@@ -17,7 +18,8 @@ class LabelFidelity:
 
     Fit on real training cells, then score generated cells against the labels they were generated
     for. The score of real test cells is the ceiling; a generator that hands out copies of training
-    cells, or cells more typical than real ones, lies above it.
+    cells, or cells more typical than real ones, lies above it. Fit on generated cells and score
+    real ones to learn what the generated cells are worth as training data.
 
     Parameters
     ----------
@@ -43,7 +45,7 @@ class LabelFidelity:
         Parameters
         ----------
         x
-            Real cells, shape (n_cells, d).
+            Cells, shape (n_cells, d).
         labels
             One label per cell.
 
@@ -61,6 +63,16 @@ class LabelFidelity:
         self.classifier_ = make_pipeline(StandardScaler(), model).fit(x, truth)
         self.labels_ = self.classifier_.classes_.tolist()
         return self
+
+    def predict(self, x: ArrayLike) -> NDArray[np.str_]:
+        """The label of each cell.
+
+        Parameters
+        ----------
+        x
+            Cells, shape (n_cells, d).
+        """
+        return self.classifier_.predict(x)
 
     def score(self, x: ArrayLike, labels: ArrayLike) -> float:
         """Mean of the F1 scores of the labels that occur in ``labels``, each with equal weight.
@@ -81,8 +93,31 @@ class LabelFidelity:
         unknown = sorted(set(truth.tolist()) - set(self.labels_))
         if unknown:
             raise ValueError(f"{unknown[0]!r} is not a known label. Known: {self.labels_}.")
-        predicted = self.classifier_.predict(x)
-        # Without `labels`, a single cell taken for a type that was not asked for would add a
-        # whole class with a score of zero.
-        present = np.unique(truth)
-        return float(f1_score(truth, predicted, labels=present, average="macro", zero_division=0))
+        weights = np.full((1, len(truth)), 1 / len(truth))
+        return float(macro_f1(truth, self.predict(x), weights)[0])
+
+
+def macro_f1(
+    truth: NDArray[np.str_], predicted: NDArray[np.str_], weights: Weights
+) -> NDArray[np.float64]:
+    """Mean F1 over the labels in ``truth``, for each row of weights.
+
+    A label that no weighted cell has counts in no mean.
+
+    Parameters
+    ----------
+    truth, predicted
+        One label per cell.
+    weights
+        Shape (n_rows, n_cells).
+    """
+    # Without that limit to the labels in `truth`, a single cell taken for a type that was not
+    # asked for would add a whole class with a score of zero.
+    scores = []
+    for label in np.unique(truth):
+        is_true, is_predicted = truth == label, predicted == label
+        both = weights[:, is_true & is_predicted].sum(axis=1)
+        asked, given = weights[:, is_true].sum(axis=1), weights[:, is_predicted].sum(axis=1)
+        score = np.divide(2 * both, asked + given, out=np.zeros_like(both), where=asked > 0)
+        scores.append(np.where(asked > 0, score, np.nan))
+    return np.nanmean(scores, axis=0)

@@ -7,8 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist, pdist
 
 from scldm.metrics._checks import as_points
+from scldm.metrics._statistic import Statistic, mean_of_pairs, point
 
-__all__ = ["median_heuristic", "mmd2"]
+__all__ = ["median_heuristic", "mmd2", "mmd2_statistic"]
 
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
 
@@ -63,18 +64,40 @@ def mmd2(x: ArrayLike, y: ArrayLike, *, bandwidths: Sequence[float] | None = Non
 
     Li, Swersky and Zemel (2015). Generative moment matching networks. ICML (the mixture).
     """
+    statistic = mmd2_statistic(x, y, bandwidths)
+    return point(statistic, len(np.asarray(x)), len(np.asarray(y)))
+
+
+def mmd2_statistic(
+    x: ArrayLike, y: ArrayLike, bandwidths: Sequence[float] | None = None
+) -> Statistic:
+    """:func:`mmd2` as a function of weights.
+
+    Parameters
+    ----------
+    x, y
+        Samples of shape (n, d) and (m, d).
+    bandwidths
+        As for :func:`mmd2`.
+    """
     first, second = as_points(x, y)
     if bandwidths is None:
         median = median_heuristic(first)
         bandwidths = [scale * median for scale in SCALES]
     if not len(bandwidths) or min(bandwidths) <= 0:
         raise ValueError(f"`bandwidths={list(bandwidths)}` must be one or more values above 0.")
-    within = sum(
-        _mean_kernel(pdist(points, metric="sqeuclidean"), bandwidths) for points in (first, second)
+    between = _kernel(first, second, bandwidths)
+    within, other = (_kernel(points, points, bandwidths) for points in (first, second))
+    for kernel in (within, other):
+        np.fill_diagonal(kernel, 0)
+    return lambda w, v: (
+        mean_of_pairs(w, within) + mean_of_pairs(v, other) - 2 * ((w @ between) * v).sum(axis=1)
     )
-    between = _mean_kernel(cdist(first, second, metric="sqeuclidean"), bandwidths)
-    return float(within - 2 * between)
 
 
-def _mean_kernel(squared: NDArray[np.float64], bandwidths: Sequence[float]) -> float:
-    return float(np.mean([np.exp(squared / (-2 * h**2)).mean() for h in bandwidths]))
+def _kernel(
+    a: NDArray[np.float64], b: NDArray[np.float64], bandwidths: Sequence[float]
+) -> NDArray[np.float64]:
+    squared = cdist(a, b, metric="sqeuclidean")
+    kernels = (np.exp(squared / (-2 * width**2)) for width in bandwidths)
+    return sum(kernels, np.zeros_like(squared)) / len(bandwidths)

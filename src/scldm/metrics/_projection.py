@@ -95,7 +95,17 @@ class Projection:
         -------
         Dense array of shape (n_cells, n_genes). A cell without counts stays zero.
         """
-        return self._normalized(as_csr(counts)).toarray()
+        return self.log_normalize_sparse(counts).toarray()
+
+    def log_normalize_sparse(self, counts: Counts) -> sparse.csr_matrix:
+        """As :meth:`log_normalize`, sparse.
+
+        Parameters
+        ----------
+        counts
+            Counts, shape (n_cells, n_genes).
+        """
+        return self._normalized(as_csr(counts))
 
     def transform(self, counts: Counts) -> NDArray[np.float32]:
         """Principal component scores.
@@ -117,7 +127,9 @@ class Projection:
         factor = np.divide(self.target_sum_, depth, out=np.zeros_like(depth), where=depth > 0)
         scaled = matrix.data * np.repeat(factor, np.diff(matrix.indptr))
         values = np.log1p(scaled).astype(np.float32)
-        return sparse.csr_matrix((values, matrix.indices, matrix.indptr), shape=matrix.shape)
+        # With copies of the indices: scipy sorts those of a matrix in place when it likes, and would
+        # leave the values of the other matrix behind.
+        return sparse.csr_matrix((values, matrix.indices, matrix.indptr), matrix.shape, copy=True)
 
 
 def _library_sizes(matrix: sparse.csr_matrix) -> NDArray[np.float64]:

@@ -1,7 +1,28 @@
-"""Figures, in scanpy's manner: ``show``, ``save``, and the figure back."""
+"""Figures, in scanpy's manner: ``show``, ``save``, ``ax``, and the axes back."""
 
 from scldm.pl._compare import compare
+from scldm.pl._correlation import correlation
+from scldm.pl._distributions import library_size, mean_variance, zeros
+from scldm.pl._dotplot import dotplot
 from scldm.pl._history import history
 from scldm.pl._reading import attention, condition_effects, gene_loadings
+from scldm.pl._report import report
+from scldm.pl._scores import scores, steps
+from scldm.pl._umap import umap
 
-__all__ = ["attention", "compare", "condition_effects", "gene_loadings", "history"]
+__all__ = [
+    "attention",
+    "compare",
+    "condition_effects",
+    "correlation",
+    "dotplot",
+    "gene_loadings",
+    "history",
+    "library_size",
+    "mean_variance",
+    "report",
+    "scores",
+    "steps",
+    "umap",
+    "zeros",
+]

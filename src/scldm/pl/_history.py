@@ -6,15 +6,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from scldm.pl._style import GENERATED, REAL, finish, style
+from scldm.pl._style import GENERATED, REAL, finish, panels, style
 
-__all__ = ["history"]
+__all__ = ["Trained", "curves_of", "history"]
 
 History = Mapping[str, pd.DataFrame]
 
@@ -45,7 +42,7 @@ SIDES = (("train", REAL, 1.1), ("validation", GENERATED, 1.6))
 
 def history(
     model: Trained | History, *, show: bool | None = None, save: str | Path | None = None
-) -> Figure | None:
+) -> list[Axes] | None:
     """Training curves of the autoencoder and of the diffusion model.
 
     A ring marks the lowest validation value. The vertical axis leaves out the steep first epochs
@@ -63,26 +60,29 @@ def history(
 
     Returns
     -------
-    The figure, or ``None`` if it was shown.
+    The axes, one for each curve, or ``None`` if they were shown.
 
     Raises
     ------
     ValueError
         If there is no training curve.
     """
-    tables = model if isinstance(model, Mapping) else model.history
-    curves = [c for c in CURVES if any(f"{c.key}_{side}" in (tables or {}) for side, *_ in SIDES)]
-    if tables is None or not curves:
+    tables = (model if isinstance(model, Mapping) else model.history) or {}
+    curves = curves_of(tables)
+    if not curves:
         raise ValueError(
-            f"There is no training curve. Train the model first. Known: {list(tables or [])}."
+            f"There is no training curve. Train the model first. Known: {list(tables)}."
         )
     with style():
-        engine = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
-        size = (3.4 * len(curves), 2.8)
-        figure, axes = plt.subplots(1, len(curves), figsize=size, layout=engine, squeeze=False)
-        for ax, curve in zip(axes[0], curves, strict=True):
+        axes = panels(len(curves), len(curves), 3.4 * len(curves), 2.8)
+        for ax, curve in zip(axes, curves, strict=True):
             _draw(ax, curve, tables)
-        return finish(figure, show, save)
+        return finish(axes, show, save)
+
+
+def curves_of(tables: History) -> list[Curve]:
+    """The quantities that were written down."""
+    return [c for c in CURVES if any(f"{c.key}_{side}" in tables for side, *_ in SIDES)]
 
 
 def _draw(ax: Axes, curve: Curve, tables: History) -> None:

@@ -5,24 +5,27 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from scldm.pl._style import MUTED, REAL, category_styles, finish, style
+from scldm.pl._checks import require_at_least, require_columns, require_known
+from scldm.pl._style import (
+    LETTER,
+    MUTED,
+    REAL,
+    ROW,
+    WIDTH,
+    category_styles,
+    colour_bar,
+    dots,
+    finish,
+    panels,
+    style,
+)
 
 __all__ = ["attention", "condition_effects", "gene_loadings"]
-
-WIDTH = 9.0
-ROW = 0.2
-"""Height of a row of text, in inches."""
-LETTER = 0.07
 
 
 def gene_loadings(
@@ -32,7 +35,7 @@ def gene_loadings(
     latents: Sequence[str] | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
-) -> Figure | None:
+) -> list[Axes] | None:
     """Genes that each latent moves most.
 
     A bar is the mean over groups, where there are groups, and the points are the groups.
@@ -52,42 +55,35 @@ def gene_loadings(
 
     Returns
     -------
-    The figure, or ``None`` if it was shown.
+    The axes, one for each latent, or ``None`` if they were shown.
 
     Raises
     ------
     ValueError
         If ``frame`` is another table, ``n_genes`` is below 1, or a latent is not in it.
     """
-    _require(frame, ("gene", "latent", "loading"), "get_gene_loadings")
-    if n_genes < 1:
-        raise ValueError(f"`n_genes={n_genes!r}` must be a whole number of 1 or more.")
+    columns = ("gene", "latent", "loading")
+    require_columns(frame, "frame", columns, "model.get_gene_loadings")
+    require_at_least("n_genes", n_genes, 1)
     # in the order of the table: latent 10 comes after latent 9
     table = frame.pivot_table(index="latent", columns="gene", values="loading", sort=False)
     chosen = _strongest(table, 6) if latents is None else list(latents)
-    if unknown := [latent for latent in chosen if latent not in table.index]:
-        raise ValueError(f"`latents` has {unknown}. Known: {list(table.index)}.")
-    if not chosen:
-        raise ValueError("`latents` is empty; at least one is needed.")
+    require_known("latents", chosen, list(table.index))
     groups = list(frame["group"].unique()) if "group" in frame else []
     styles = category_styles([str(group) for group in groups])
-    columns = min(3, len(chosen))
-    rows = -(-len(chosen) // columns)
+    across = min(3, len(chosen))
+    height = -(-len(chosen) // across) * (0.75 + ROW * min(n_genes, table.shape[1]))
     with style():
-        size = (WIDTH / 3 * columns, rows * (0.75 + ROW * min(n_genes, table.shape[1])))
-        engine = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
-        figure, axes = plt.subplots(rows, columns, figsize=size, layout=engine, squeeze=False)
-        for ax in axes.flat[len(chosen) :]:
-            ax.set_axis_off()
-        for ax, latent in zip(axes.flat, chosen, strict=False):
+        axes = panels(len(chosen), across, WIDTH / 3 * across, height)
+        for ax, latent in zip(axes, chosen, strict=True):
             own = frame[frame["latent"] == latent]
             _bars(ax, table.loc[latent], own, groups, styles, n_genes)
             ax.set_title(str(latent))
-        for ax in axes.flat[max(len(chosen) - columns, 0) : len(chosen)]:
+        for ax in axes[-across:]:
             ax.set_xlabel("change of log mean per SD")
         if groups:
-            _group_legend(figure, styles)
-        return finish(figure, show, save)
+            _group_legend(axes[0].figure.canvas.figure, styles)
+        return finish(axes, show, save)
 
 
 def condition_effects(
@@ -96,7 +92,7 @@ def condition_effects(
     *,
     show: bool | None = None,
     save: str | Path | None = None,
-) -> Figure | None:
+) -> list[Axes] | None:
     """How far each value of each condition moves each latent.
 
     Parameters
@@ -110,16 +106,16 @@ def condition_effects(
 
     Returns
     -------
-    The figure, or ``None`` if it was shown.
+    The axes, one for each condition, or ``None`` if they were shown.
 
     Raises
     ------
     ValueError
         If ``frame`` is another table or ``n_values`` is below 1.
     """
-    _require(frame, ("condition", "value", "latent", "effect"), "get_condition_effects")
-    if n_values < 1:
-        raise ValueError(f"`n_values={n_values!r}` must be a whole number of 1 or more.")
+    columns = ("condition", "value", "latent", "effect")
+    require_columns(frame, "frame", columns, "model.get_condition_effects")
+    require_at_least("n_values", n_values, 1)
     tables = {}
     for condition, own in frame.groupby("condition", sort=False):
         table = own.pivot_table(index="value", columns="latent", values="effect", sort=False)
@@ -131,17 +127,14 @@ def condition_effects(
     labels = [str(value) for table in tables.values() for value in table.index]
     width = float(np.clip(1.6 + LETTER * max(map(len, labels)) + 0.3 * n_latents, 4, 14))
     with style():
-        engine = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.03)
-        size = (width, 0.9 + ROW * sum(heights) + 0.34 * len(tables))
-        figure, axes = plt.subplots(
-            len(tables), 1, figsize=size, layout=engine, squeeze=False, height_ratios=heights
-        )
-        for ax, (condition, table) in zip(axes[:, 0], tables.items(), strict=True):
+        height = 0.9 + ROW * sum(heights) + 0.34 * len(tables)
+        axes = panels(len(tables), 1, width, height, height_ratios=heights)
+        for ax, (condition, table) in zip(axes, tables.items(), strict=True):
             _heatmap(ax, table, norm, "RdBu_r", rotation=90)
             ax.set_title(str(condition))
-            ax.tick_params(labelbottom=ax is axes[-1, 0])
-        _colour_bar(figure, axes, norm, "RdBu_r", "SD of the latent")
-        return finish(figure, show, save)
+            ax.tick_params(labelbottom=ax is axes[-1])
+        colour_bar(axes, norm, "RdBu_r", "SD of the latent")
+        return finish(axes, show, save)
 
 
 def attention(
@@ -149,7 +142,7 @@ def attention(
     *,
     show: bool | None = None,
     save: str | Path | None = None,
-) -> Figure | None:
+) -> list[Axes] | None:
     """How much each block of the denoiser attends to each condition.
 
     Parameters
@@ -161,14 +154,14 @@ def attention(
 
     Returns
     -------
-    The figure, or ``None`` if it was shown; a panel for each group.
+    The axes, one for each group, or ``None`` if they were shown.
 
     Raises
     ------
     ValueError
         If ``frame`` is another table.
     """
-    _require(frame, ("block", "token", "weight"), "get_attention")
+    require_columns(frame, "frame", ("block", "token", "weight"), "model.get_attention")
     groups = list(frame.groupby("group", sort=False)) if "group" in frame else [("", frame)]
     tables = {
         name: own.pivot_table(index="token", columns="block", values="weight", sort=False)
@@ -181,29 +174,18 @@ def attention(
     panel = max(0.42 * first.shape[1], LETTER * 1.3 * max(len(str(name)) for name in tables))
     margin = 1.3 + LETTER * max(len(str(token)) for token in first.index)
     with style():
-        engine = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
-        size = (margin + columns * (panel + 0.2), rows * (0.65 + 0.25 * len(first)) + 0.2)
-        figure, axes = plt.subplots(rows, columns, figsize=size, layout=engine, squeeze=False)
-        for ax in axes.flat[len(tables) :]:
-            ax.set_axis_off()
-        for i, (ax, (name, table)) in enumerate(zip(axes.flat, tables.items(), strict=False)):
+        width = margin + columns * (panel + 0.2)
+        axes = panels(len(tables), columns, width, rows * (0.65 + 0.25 * len(first)) + 0.2)
+        for i, (ax, (name, table)) in enumerate(zip(axes, tables.items(), strict=True)):
             _heatmap(ax, table, norm, "Oranges")
             _write_shares(ax, table, norm)
             ax.set_title(str(name))
             ax.tick_params(labelleft=i % columns == 0)
             if i + columns >= len(tables):
                 ax.set_xlabel("block")
-        bar = _colour_bar(figure, axes, norm, "Oranges", "attention")
+        bar = colour_bar(axes, norm, "Oranges", "attention")
         bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        return finish(figure, show, save)
-
-
-def _require(frame: pd.DataFrame, columns: Sequence[str], maker: str) -> None:
-    missing = [column for column in columns if column not in frame]
-    if missing:
-        raise ValueError(f"`frame` has no column {missing}; it comes from `model.{maker}()`.")
-    if frame.empty:
-        raise ValueError(f"`frame` is empty; it comes from `model.{maker}()`.")
+        return finish(axes, show, save)
 
 
 def _strongest(table: pd.DataFrame, n: int) -> list:
@@ -238,15 +220,11 @@ def _bars(
 
 def _group_legend(figure: Figure, styles: dict[str, tuple[str, str]]) -> None:
     """Put the groups below the panels, in room that the figure gets for them."""
-    handles = [
-        Line2D([], [], ls="", marker=marker, color=colour, ms=5, mew=0, label=name)
-        for name, (colour, marker) in styles.items()
-    ]
     width = LETTER * max(map(len, styles)) + 0.4
     columns = int(np.clip(figure.get_figwidth() / width, 1, len(styles)))
     figure.set_figheight(figure.get_figheight() + ROW * -(-len(styles) // columns))
     figure.legend(
-        handles=handles,
+        handles=dots(styles, 5),
         loc="outside lower center",
         ncols=columns,
         handletextpad=0.1,
@@ -273,18 +251,3 @@ def _write_shares(ax: Axes, table: pd.DataFrame, norm: Normalize) -> None:
         colour = "white" if norm(value) > 0.6 else "#333333"
         place = (column + 0.5, row + 0.5)
         ax.text(*place, f"{100 * value:.0f}", color=colour, size=7, ha="center", va="center")
-
-
-def _colour_bar(
-    figure: Figure, axes: np.ndarray, norm: Normalize, colours: str, label: str
-) -> Colorbar:
-    height = figure.get_figheight()
-    bar = figure.colorbar(
-        ScalarMappable(norm, colours), ax=axes, shrink=min(1.0, 1.8 / height), aspect=14, pad=0.02
-    )
-    bar.set_label(label)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0)
-    bar.locator = MaxNLocator(5)
-    bar.update_ticks()
-    return bar

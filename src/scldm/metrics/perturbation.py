@@ -1,0 +1,327 @@
+"""How close predicted perturbed cells come to true ones: means on the one side, cells on the other.
+
+Point metrics compare the mean of predicted cells with the mean of true ones, as differences from
+control cells; a model that predicts the right mean and no spread wins on them. Distances between
+samples of cells see the rest. A prediction has to be good at both, so :func:`compare` computes both,
+beside what no change, and what one half of the true cells against the other, would have.
+
+All functions take log-normalised cells of shape (n_cells, n_genes).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import cdist
+
+from scldm.metrics._energy import energy_distance
+from scldm.metrics._mmd import mmd2
+
+__all__ = [
+    "Discrimination",
+    "compare",
+    "cosine_delta",
+    "de_genes",
+    "de_overlap",
+    "discrimination",
+    "pearson_delta",
+    "r2_delta",
+    "variance_ratio",
+    "weighted_mse",
+    "zero_fraction_gap",
+]
+
+Array = NDArray[np.float64]
+TOP = 100
+
+
+def de_genes(perturbed: ArrayLike, control: ArrayLike, n_genes: int = TOP) -> NDArray[np.intp]:
+    """Genes that differ most between perturbed and control cells, by the size of Welch's t.
+
+    Parameters
+    ----------
+    perturbed, control
+        Cells, shape (n, n_genes) and (m, n_genes).
+    n_genes
+        How many, the strongest first.
+    """
+    t = _welch(np.asarray(perturbed, float), np.asarray(control, float))
+    return np.argsort(-np.abs(t), kind="stable")[:n_genes]
+
+
+def pearson_delta(
+    true: ArrayLike,
+    predicted: ArrayLike,
+    control: ArrayLike,
+    genes: Sequence[int] | NDArray[np.intp] | None = None,
+) -> float:
+    r"""Pearson correlation over genes of predicted and true changes of the mean.
+
+    .. math:: \operatorname{corr}(\bar p - \bar c,\; \bar t - \bar c)
+
+    Parameters
+    ----------
+    true, predicted, control
+        Cells. Against the mean of all perturbed cells in the place of ``control``, this is
+        Systema's version, which does not reward what all perturbations share.
+    genes
+        Which genes; all by default.
+
+    Returns
+    -------
+    From -1 to 1; not a number if nothing changes.
+
+    References
+    ----------
+    Viñas Torné et al. (2025). Systema: a framework for evaluating genetic perturbation response
+    prediction beyond systematic variation. Nature Biotechnology.
+    """
+    a, b = (change[_all(genes)] for change in _changes(true, predicted, control))
+    a, b = a - a.mean(), b - b.mean()
+    return _cosine(a, b)
+
+
+def cosine_delta(true: ArrayLike, predicted: ArrayLike, control: ArrayLike) -> float:
+    """Cosine of predicted and true changes of the mean log expression.
+
+    Parameters
+    ----------
+    true, predicted, control
+        Cells.
+
+    Returns
+    -------
+    From -1 to 1; not a number if nothing changes.
+    """
+    return _cosine(*_changes(true, predicted, control))
+
+
+def r2_delta(true: ArrayLike, predicted: ArrayLike, control: ArrayLike) -> float:
+    r"""Share of the true change that is predicted.
+
+    .. math:: R^2 = 1 - \frac{\lVert \bar p - \bar t \rVert^2}{\lVert \bar t - \bar c \rVert^2}
+
+    No change has 0; below zero is worse than that.
+
+    Parameters
+    ----------
+    true, predicted, control
+        Cells.
+    """
+    a, b = _changes(true, predicted, control)
+    return float(1 - ((a - b) ** 2).sum() / (a**2).sum())
+
+
+def weighted_mse(true: ArrayLike, predicted: ArrayLike, control: ArrayLike) -> float:
+    r"""Mean squared error of the means, each gene weighted by how surely it changes.
+
+    .. math:: \sum_g w_g (\bar p_g - \bar t_g)^2, \qquad w_g \propto t_g^2,\; \sum_g w_g = 1
+
+    with Welch's :math:`t_g` of true against control cells.
+
+    Parameters
+    ----------
+    true, predicted, control
+        Cells.
+
+    References
+    ----------
+    Mejia et al. (2025). Diversity by design: addressing mode collapse improves scRNA-seq
+    perturbation modeling on well-calibrated metrics. arXiv:2506.22641.
+    """
+    a, b = _changes(true, predicted, control)
+    weights = _welch(np.asarray(true, float), np.asarray(control, float)) ** 2
+    return float(weights @ (a - b) ** 2 / weights.sum())
+
+
+def de_overlap(
+    true: ArrayLike, predicted: ArrayLike, control: ArrayLike, n_genes: int = TOP
+) -> float:
+    """Share of the strongest genes, with their direction, that prediction and truth have in common.
+
+    Parameters
+    ----------
+    true, predicted, control
+        Cells.
+    n_genes
+        How many genes.
+    """
+    signed = []
+    for cells in (true, predicted):
+        t = _welch(np.asarray(cells, float), np.asarray(control, float))
+        genes = np.argsort(-np.abs(t), kind="stable")[:n_genes]
+        signed.append(set(zip(genes.tolist(), np.sign(t[genes]).tolist(), strict=True)))
+    return len(signed[0] & signed[1]) / n_genes
+
+
+def variance_ratio(true: ArrayLike, predicted: ArrayLike) -> float:
+    """Total variance over genes of predicted cells, divided by that of true ones.
+
+    Means have 0; 1 is right.
+
+    Parameters
+    ----------
+    true, predicted
+        Cells.
+    """
+    spread = [np.asarray(cells, float).var(axis=0, ddof=1).sum() for cells in (predicted, true)]
+    return float(spread[0] / spread[1])
+
+
+def zero_fraction_gap(true: ArrayLike, predicted: ArrayLike) -> float:
+    """Share of zeros in predicted cells less that in true ones.
+
+    Parameters
+    ----------
+    true, predicted
+        Cells.
+    """
+    return float((np.asarray(predicted) == 0).mean() - (np.asarray(true) == 0).mean())
+
+
+class Discrimination(NamedTuple):
+    """What :func:`discrimination` returns; each between 0 and 1."""
+
+    rank: float
+    """0 is best, 0.5 is chance."""
+    score: float
+    """1 is best, 0.5 is chance."""
+
+
+def discrimination(
+    true: Mapping[str, ArrayLike], predicted: Mapping[str, ArrayLike]
+) -> Discrimination:
+    """Whether a prediction is nearer to its own perturbation than to others.
+
+    For each perturbation, the share of other perturbations whose true mean is nearer to the
+    predicted mean than its own is. The *rank* takes Euclidean distances (PerturBench), the *score* is
+    one less the share by Manhattan distances (the discrimination score of the Virtual Cell
+    Challenge). A model that predicts the same for all has 0.5.
+
+    Parameters
+    ----------
+    true, predicted
+        Cells by perturbation; every predicted one needs true cells.
+
+    Raises
+    ------
+    ValueError
+        If a predicted perturbation has no true cells, or there are less than two perturbations.
+
+    References
+    ----------
+    Wu et al. (2024). PerturBench: benchmarking machine learning models for cellular perturbation
+    analysis. arXiv:2408.10609.
+
+    Roohani et al. (2025). Virtual Cell Challenge: toward a Turing test for the virtual cell. Cell.
+    """
+    missing = sorted(set(predicted) - set(true))
+    if missing:
+        raise ValueError(f"`predicted` has {missing}, of which `true` has no cells.")
+    if len(true) < 2:
+        raise ValueError("`true` has one perturbation only, and nothing to tell it from.")
+    names = list(true)
+    truth = np.stack([np.asarray(true[name], float).mean(axis=0) for name in names])
+    guess = np.stack([np.asarray(cells, float).mean(axis=0) for cells in predicted.values()])
+    own = [names.index(name) for name in predicted]
+    shares = []
+    for metric in ("euclidean", "cityblock"):
+        distance = cdist(guess, truth, metric=metric)
+        right = distance[np.arange(len(own)), own][:, None]
+        others = np.arange(len(names)) != np.array(own)[:, None]
+        # others as near as one's own count half, so that a constant prediction has 0.5
+        nearer = (distance < right) + 0.5 * (distance == right)
+        shares.append((nearer * others).sum(axis=1).mean() / (len(names) - 1))
+    return Discrimination(float(shares[0]), float(1 - shares[1]))
+
+
+def compare(
+    true: ArrayLike,
+    predicted: Mapping[str, ArrayLike],
+    control: ArrayLike,
+    *,
+    components: ArrayLike | None = None,
+    n_top: int = TOP,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Predictions of one perturbation by several methods, beside no change and the ceiling.
+
+    Parameters
+    ----------
+    true
+        True perturbed cells, log-normalised, shape (n, n_genes).
+    predicted
+        Predicted cells by method. Means are taken of them where means are compared.
+    control
+        Control cells of the same context.
+    components
+        Directions of shape (n_genes, d), for example principal components of other cells, for
+        ``energy_pcs``; left out by default.
+    n_top
+        Number of differentially expressed genes.
+    seed
+        Seed of the cut into halves.
+
+    Returns
+    -------
+    A row for each method, and ``"no change"`` (control cells) and ``"ceiling"`` (one half of the true
+    cells against the other, the mean of both directions). Distances are taken between samples of one
+    size: half of the true cells, or of the fewest predicted ones.
+    """
+    truth, unperturbed = np.asarray(true, float), np.asarray(control, float)
+    sources = {"no change": unperturbed}
+    sources |= {name: np.asarray(cells, float) for name, cells in predicted.items()}
+    rng = np.random.default_rng(seed)
+    halves = np.array_split(rng.permutation(len(truth)), 2)
+    top = de_genes(truth, unperturbed, n_top)
+    basis = None if components is None else np.asarray(components, float)
+
+    def row(target: Array, cells: Array) -> dict[str, float]:
+        n = min(len(halves[1]), *(len(c) for c in sources.values()))
+        few, some = (_draw(c, n, seed) for c in (target, cells))
+        scores = {
+            "pearson_delta": pearson_delta(target, cells, unperturbed),
+            "pearson_delta_top": pearson_delta(target, cells, unperturbed, top),
+            "cosine_delta": cosine_delta(target, cells, unperturbed),
+            "r2_delta": r2_delta(target, cells, unperturbed),
+            "weighted_mse": weighted_mse(target, cells, unperturbed),
+            "de_overlap": de_overlap(target, cells, unperturbed, n_top),
+            "energy": energy_distance(few, some),
+            "mmd2": mmd2(few, some),
+            "variance_ratio": variance_ratio(target, cells),
+            "zero_fraction_gap": zero_fraction_gap(target, cells),
+        }
+        if basis is not None:
+            scores["energy_pcs"] = energy_distance(few @ basis, some @ basis)
+        return scores
+
+    rows = {name: row(truth, cells) for name, cells in sources.items()}
+    one, two = (truth[half] for half in halves)
+    both = pd.DataFrame([row(one, two), row(two, one)])
+    return pd.DataFrame({**rows, "ceiling": both.mean()}).T
+
+
+def _draw(cells: Array, n: int, seed: int) -> Array:
+    return cells[np.random.default_rng(seed).permutation(len(cells))[:n]]
+
+
+def _all(genes: Sequence[int] | NDArray[np.intp] | None) -> slice | NDArray[np.intp]:
+    return slice(None) if genes is None else np.asarray(genes)
+
+
+def _changes(true: ArrayLike, predicted: ArrayLike, control: ArrayLike) -> tuple[Array, Array]:
+    start = np.asarray(control, float).mean(axis=0)
+    return tuple(np.asarray(cells, float).mean(axis=0) - start for cells in (true, predicted))
+
+
+def _cosine(a: Array, b: Array) -> float:
+    length = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / length) if length > 1e-12 else float("nan")
+
+
+def _welch(a: Array, b: Array) -> Array:
+    error = np.sqrt(a.var(axis=0, ddof=1) / len(a) + b.var(axis=0, ddof=1) / len(b))
+    difference = a.mean(axis=0) - b.mean(axis=0)
+    return np.divide(difference, error, out=np.zeros_like(error), where=error > 0)

@@ -1,0 +1,122 @@
+"""Metrics of perturbations on cells whose answer is known."""
+
+import numpy as np
+import pytest
+from scipy.stats import pearsonr, ttest_ind
+
+from scldm.metrics import energy_distance, perturbation
+
+N, GENES = 200, 30
+
+
+@pytest.fixture(scope="module")
+def cells():
+    rng = np.random.default_rng(0)
+    shift = np.zeros(GENES)
+    shift[:5] = [3, -2, 2, 1.5, -1.5]
+    control = rng.normal(0, 1, (N, GENES))
+    true = rng.normal(0, 1, (N, GENES)) + shift
+    good = rng.normal(0, 1, (N, GENES)) + shift
+    return {"control": control, "true": true, "good": good, "shift": shift}
+
+
+def test_de_genes_are_those_of_an_independent_t_test(cells):
+    t = ttest_ind(cells["true"], cells["control"], equal_var=False).statistic
+    expected = np.argsort(-np.abs(t))[:8]
+    found = perturbation.de_genes(cells["true"], cells["control"], 8)
+    assert found.tolist() == expected.tolist() and set(found[:5]) == set(range(5))
+
+
+def test_pearson_and_cosine_equal_numpy(cells):
+    change = [cells[name].mean(0) - cells["control"].mean(0) for name in ("true", "good")]
+    arguments = cells["true"], cells["good"], cells["control"]
+    assert perturbation.pearson_delta(*arguments) == pytest.approx(pearsonr(*change)[0])
+    few = pearsonr(change[0][:4], change[1][:4])[0]
+    assert perturbation.pearson_delta(*arguments, genes=range(4)) == pytest.approx(few)
+    cosine = change[0] @ change[1] / np.sqrt((change[0] ** 2).sum() * (change[1] ** 2).sum())
+    assert perturbation.cosine_delta(*arguments) == pytest.approx(cosine)
+    assert np.isnan(perturbation.cosine_delta(cells["true"], cells["control"], cells["control"]))
+
+
+def test_r2_is_one_for_the_truth_and_zero_for_no_change(cells):
+    true, control = cells["true"], cells["control"]
+    assert perturbation.r2_delta(true, true, control) == 1
+    assert perturbation.r2_delta(true, control, control) == pytest.approx(0)
+    assert perturbation.r2_delta(true, 2 * control - true, control) < -1
+
+
+def test_weighted_mse_weighs_genes_by_their_t(cells):
+    true, control = cells["true"], cells["control"]
+    wrong_gene = []
+    for gene in (0, 20):  # one that changes and one that does not
+        moved = true.copy()
+        moved[:, gene] += 1
+        wrong_gene.append(perturbation.weighted_mse(true, moved, control))
+    assert perturbation.weighted_mse(true, true, control) == 0
+    assert wrong_gene[0] > 50 * wrong_gene[1]
+
+
+def test_de_overlap_asks_for_the_direction_too(cells):
+    true, control = cells["true"], cells["control"]
+    assert perturbation.de_overlap(true, true, control, 5) == 1
+    assert perturbation.de_overlap(true, 2 * control.mean(0) - true, control, 5) == 0
+
+
+def test_variance_and_zeros(cells):
+    true = cells["true"]
+    assert perturbation.variance_ratio(true, true * 2) == pytest.approx(4)
+    assert perturbation.variance_ratio(true, np.tile(true.mean(0), (N, 1))) == pytest.approx(0)
+    sparse = true.copy()
+    sparse[:, :3] = 0
+    assert perturbation.zero_fraction_gap(true, sparse) == pytest.approx(0.1)
+
+
+def test_discrimination():
+    rng = np.random.default_rng(1)
+    true = {
+        name: rng.normal(place, 0.1, (20, 3)) for name, place in zip("ABCD", range(4), strict=True)
+    }
+    assert perturbation.discrimination(true, true) == (0.0, 1.0)
+    # B's place for all: B is right, of A one of three others is nearer, of C one, of D two; and two
+    # of three are not nearer where distances tie
+    same = dict.fromkeys(true, true["B"])
+    found = perturbation.discrimination(true, same)
+    order = np.argsort([np.abs(true[n].mean(0) - true["B"].mean(0)).sum() for n in "ABCD"])
+    expected = np.mean([np.flatnonzero(order == i)[0] / 3 for i in range(4)])
+    assert found.rank == pytest.approx(expected) and found.score == pytest.approx(1 - expected)
+    assert expected == pytest.approx(0.5)
+    with pytest.raises(ValueError, match=r"`predicted` has \['E'\]"):
+        perturbation.discrimination(true, {"E": true["A"]})
+    with pytest.raises(ValueError, match="one perturbation only"):
+        perturbation.discrimination({"A": true["A"]}, {"A": true["A"]})
+
+
+def test_compare_tells_means_from_cells(cells):
+    true, control = cells["true"], cells["control"]
+    predicted = {"cells": cells["good"], "mean": np.tile(cells["good"].mean(0), (N, 1))}
+    table = perturbation.compare(
+        true, predicted, control, n_top=5, components=np.eye(GENES)[:, :6]
+    )
+    assert table.index.tolist() == ["no change", "cells", "mean", "ceiling"]
+    # the mean wins or ties on points and loses on the distribution
+    assert table.loc["mean", "pearson_delta"] == pytest.approx(table.loc["cells", "pearson_delta"])
+    assert table.loc["mean", "energy"] > 5 * abs(table.loc["cells", "energy"])
+    assert table.loc["mean", "variance_ratio"] == pytest.approx(0, abs=1e-12)
+    assert table.loc["cells", "variance_ratio"] == pytest.approx(1, abs=0.1)
+    assert table.loc["no change", "energy"] > table.loc["cells", "energy"]
+    assert abs(table.loc["ceiling", "energy"]) < 0.2
+    assert table.loc["ceiling", "de_overlap"] >= 0.8
+    assert table.loc["no change", "r2_delta"] == pytest.approx(0)
+    assert table.loc["cells", "energy_pcs"] < table.loc["no change", "energy_pcs"] / 10
+
+
+def test_compare_takes_samples_of_one_size(cells, monkeypatch):
+    sizes = []
+
+    def spy(x, y):
+        sizes.append((len(x), len(y)))
+        return energy_distance(x, y)
+
+    monkeypatch.setattr(perturbation, "energy_distance", spy)
+    perturbation.compare(cells["true"], {"few": cells["good"][:70]}, cells["control"], n_top=5)
+    assert set(sizes) == {(70, 70)}
