@@ -616,7 +616,7 @@ def test_warnings_point_to_the_line_that_asked(real, train, new):
     new.obs["cell_type"] = "unheard of"
     options = {"n_pcs": N_PCS, "metrics": ["w2"], "n_bootstrap": 0}
     with pytest.warns(UserWarning, match="`generated` are left out") as told:
-        evaluate(real, new, train, "cell_type", **options)
+        evaluate(real, new, train, "cell_type", **(options | {"metrics": ["label_f1"]}))
     assert told[0].filename == __file__
     with pytest.warns(UserWarning, match="share 150 cell names, for example 'train0'") as told:
         evaluate(train[:150], new, train, **options)
@@ -627,6 +627,30 @@ def test_a_warning_names_the_set(real, train, new):
     new.X = new.X * 1.5
     with pytest.warns(UserWarning, match=r"`generated\['mine'\]` holds values"):
         run(real, {"mine": new}, train)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metrics": "w2"}, "`metrics='w2'` must be a list of names"),
+        ({"metrics": []}, r"`metrics=\[\]` must be a list of names"),
+        ({"n_bootstrap": -1}, "`n_bootstrap=-1` must not be below 0"),
+        ({"n_pcs": 5000}, "`n_pcs=5000` must be above 0 and below the"),
+    ],
+)
+def test_values_that_make_no_sense(real, train, new, options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(real, new, train, **options)
+
+
+def test_one_label_in_training_is_a_note_and_no_error(real, train, new):
+    real, train, new = (cells.copy() for cells in (real, train, new))
+    for cells in (real, train, new):
+        cells.obs["one"] = "same"
+    table = run(real, new, train, "one", metrics=["w2", "label_f1"])
+    own = table[(table["source"] == "generated") & (table["group"] == "all")].set_index("metric")
+    assert own.at["label_f1", "note"].startswith("there is one label only")
+    assert own["value"].isna().tolist() == [False, True]
 
 
 def test_errors_name_the_argument_and_what_is_known(real, train, new):

@@ -60,9 +60,11 @@ def test_rare_genes_of_the_reference_are_left_out():
     x, y = np.array([[30, 9], [30, 10]]), np.array([[30, 1000], [30, 1000]])
     assert gene_mean_rmse(x, y) == 0
     assert gene_mean_rmse(x, y, min_count=19) > 1
-    for function in (gene_mean_rmse, gene_variance_rmse, mean_variance_gap):
+    for function in (gene_mean_rmse, gene_variance_rmse):
         with pytest.raises(ValueError, match="No gene has `min_count=100` counts"):
             function(x, y, min_count=100)
+    with pytest.raises(ValueError, match="A trend needs three genes with `min_count=20` counts"):
+        mean_variance_gap(x, y)
 
 
 def test_zeros_are_compared_on_all_genes():

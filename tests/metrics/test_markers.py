@@ -49,8 +49,11 @@ def test_equals_the_overlap_by_welch_tests(samples, n_genes):
     assert n_genes == 1 or 0 < expected < 1
 
 
-def test_twenty_genes_unless_told(samples):
-    assert marker_overlap(*samples) == marker_overlap(*samples, n_genes=20)
+def test_twenty_genes_unless_told_but_no_more_than_a_quarter(samples):
+    assert marker_overlap(*samples) == marker_overlap(*samples, n_genes=12)
+    x, y, *labels = samples
+    wide = [np.hstack([side, side[:, ::-1]]) for side in (x, y)]
+    assert marker_overlap(*wide, *labels) == marker_overlap(*wide, *labels, n_genes=20)
 
 
 def test_one_on_itself_and_chance_for_shuffled_labels(samples):
@@ -79,7 +82,7 @@ def test_types_with_few_cells_in_a_sample_are_left_out(samples):
     few = y_labels.copy()
     few[np.flatnonzero(few == "c")[19:]] = "a"
     expected = overlap(x, y, x_labels, few, 20, ["a", "b"])
-    assert marker_overlap(x, y, x_labels, few) == pytest.approx(expected)
+    assert marker_overlap(x, y, x_labels, few, n_genes=20) == pytest.approx(expected)
     all_types = overlap(x, y, x_labels, few, 20)
     assert marker_overlap(x, y, x_labels, few, min_cells=19) == pytest.approx(all_types)
     with pytest.raises(ValueError, match="no type has 500 cells"):

@@ -7,6 +7,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from scldm.metrics import lisi, one_nn_accuracy, precision_recall
 from scldm.metrics._neighbours import (
+    _affinities,
     manifold_statistics,
     one_nn_statistic,
     source_lisi_statistic,
@@ -74,7 +75,7 @@ def test_an_outlier_moves_density_less_than_precision():
     assert measured.density < measured.precision / 2
 
 
-def test_weights_of_the_manifold_are_repeated_cells_with_the_balls_kept(multiplicities):
+def test_weights_of_the_manifold_are_repeated_cells_with_the_radii_kept(multiplicities):
     rng = np.random.default_rng(0)
     real, generated = rng.normal(size=(40, 3)), rng.normal(0.5, 0.7, size=(30, 3))
     c, d = multiplicities(40, 3, 1), multiplicities(30, 3, 2)
@@ -86,8 +87,15 @@ def test_weights_of_the_manifold_are_repeated_cells_with_the_balls_kept(multipli
     expected = {
         "precision": [np.repeat(inside.any(axis=0), j).mean() for j in d],
         "recall": [np.repeat(held.any(axis=1), i).mean() for i in c],
-        "density": [np.repeat(inside.sum(axis=0), j).mean() / 5 for j in d],
-        "coverage": [np.repeat(inside.any(axis=1), i).mean() for i in c],
+        # real balls come as often as their cells, and a ball holds the generated cells that were drawn
+        "density": [
+            np.repeat(np.repeat(inside, i, axis=0).sum(axis=0), j).mean() / 5
+            for i, j in zip(c, d, strict=True)
+        ],
+        "coverage": [
+            np.repeat(np.repeat(inside, j, axis=1).any(axis=1), i).mean()
+            for i, j in zip(c, d, strict=True)
+        ],
     }
     statistics = manifold_statistics(real, generated, k=5)
     assert list(statistics) == list(expected)
@@ -212,10 +220,18 @@ def test_lisi_wants_a_label_for_each_cell():
 def test_source_lisi_is_the_mean_of_both_samples(multiplicities):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 3)), 0.7 + rng.normal(size=(90, 3))
-    index = lisi(np.concatenate([x, y]), np.repeat(["real", "new"], [60, 90]))
+    both, source = np.concatenate([x, y]), np.repeat([0, 1], [60, 90])
+    index = lisi(both, source)
+    statistic = source_lisi_statistic(x, y)
+    equal = statistic(np.full((1, 60), 1 / 60), np.full((1, 90), 1 / 90))
+    np.testing.assert_allclose(equal, (index[:60].mean() + index[60:].mean()) / 2)
+    # drawn cells weigh more as neighbours too, with the rates of the distances kept
+    affinity = _affinities(both, 30).toarray()
     c, d = multiplicities(60, 3, 1), multiplicities(90, 3, 2)
-    expected = [
-        (np.repeat(index[:60], i).mean() + np.repeat(index[60:], j).mean()) / 2
-        for i, j in zip(c, d, strict=True)
-    ]
-    np.testing.assert_allclose(source_lisi_statistic(x, y)(c / 60, d / 90), expected)
+    expected = []
+    for i, j in zip(c, d, strict=True):
+        times = np.concatenate([i, j])
+        near = np.stack([(affinity * times)[:, source == side].sum(axis=1) for side in (0, 1)])
+        values = near.sum(axis=0) ** 2 / (near**2).sum(axis=0)
+        expected.append((np.repeat(values[:60], i).mean() + np.repeat(values[60:], j).mean()) / 2)
+    np.testing.assert_allclose(statistic(c / 60, d / 90), expected)

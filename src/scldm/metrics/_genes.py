@@ -114,7 +114,7 @@ def mean_variance_gap(x: Counts, y: Counts, *, min_count: int = 20) -> float:
 
     A parabola is fitted to :math:`\log_{10}` of the variances against :math:`\log_{10}` of the
     means in either sample; the value is the root mean square of their difference at the means of
-    the genes of ``x``. A wrong gene moves :func:`gene_variance_rmse`; a wrong noise model, such as
+    the genes of ``x``, with one count more for each gene as in :func:`gene_mean_rmse`. A wrong gene moves :func:`gene_variance_rmse`; a wrong noise model, such as
     means in the place of counts, moves the trend.
 
     Parameters
@@ -144,8 +144,7 @@ def gene_moments_statistics(x: Counts, y: Counts, *, min_count: int = 20) -> dic
     """
     first, second = _Powers.of(x), _Powers.of(y)
     pseudo = [1 / side.first.shape[0] for side in (first, second)]
-    # Half a count of slack: the total is a mean times n, which rounding may put just below.
-    kept = np.asarray(first.first.sum(axis=0)).ravel() >= min_count - 0.5
+    kept = np.asarray(first.first.sum(axis=0)).ravel() >= min_count
 
     def logs(moment: str, w: Weights, v: Weights) -> list[NDArray[np.float64]]:
         if not kept.any():
@@ -155,6 +154,8 @@ def gene_moments_statistics(x: Counts, y: Counts, *, min_count: int = 20) -> dic
         return [np.log10(m[:, kept] + one) for m, one in zip(moments, pseudo, strict=True)]
 
     def trends(w: Weights, v: Weights) -> NDArray[np.float64]:
+        if kept.sum() < 3:
+            raise NotApplicable(f"A trend needs three genes with `min_count={min_count}` counts.")
         means, variances = logs("mean", w, v), logs("variance", w, v)
         rows = zip(*means, *variances, strict=True)
         return np.array([_gap(*row) for row in rows])

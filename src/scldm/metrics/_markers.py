@@ -10,6 +10,8 @@ from scldm.metrics._statistic import NotApplicable, Statistic, Weights, point
 
 __all__ = ["marker_overlap", "marker_overlap_statistic"]
 
+MARKERS = 20
+
 
 def marker_overlap(
     x: ArrayLike,
@@ -17,7 +19,7 @@ def marker_overlap(
     x_labels: ArrayLike,
     y_labels: ArrayLike,
     *,
-    n_genes: int = 20,
+    n_genes: int | None = None,
     min_cells: int = 20,
 ) -> float:
     """Share of the marker genes of a type that are markers in both samples, mean over types.
@@ -32,7 +34,7 @@ def marker_overlap(
     x_labels, y_labels
         The type of each cell.
     n_genes
-        Number of markers of each type.
+        Number of markers of each type; if ``None``, 20, or a quarter of the genes if that is less.
     min_cells
         Types with fewer cells in one of the samples are left out.
 
@@ -57,7 +59,7 @@ def marker_overlap_statistic(
     x_labels: ArrayLike,
     y_labels: ArrayLike,
     *,
-    n_genes: int = 20,
+    n_genes: int | None = None,
     min_cells: int = 20,
 ) -> Statistic:
     """:func:`marker_overlap` as a function of weights.
@@ -68,6 +70,7 @@ def marker_overlap_statistic(
         As for :func:`marker_overlap`.
     """
     first, second = as_points(x, y)
+    n_markers = n_genes or max(1, min(MARKERS, first.shape[1] // 4))
     labels = [np.asarray(side).astype(str) for side in (x_labels, y_labels)]
     enough = [
         label
@@ -82,11 +85,11 @@ def marker_overlap_statistic(
         shared = np.zeros((len(enough), len(w)))
         for i, label in enumerate(enough):
             a, b = (
-                side.markers(own == label, n_genes)
+                side.markers(own == label, n_markers)
                 for side, own in zip(sides, labels, strict=True)
             )
             shared[i] = [len(np.intersect1d(*rows)) for rows in zip(a, b, strict=True)]
-        return shared.mean(axis=0) / n_genes
+        return shared.mean(axis=0) / n_markers
 
     return statistic
 

@@ -31,7 +31,8 @@ def memorisation(generated: ArrayLike, seen: ArrayLike, unseen: ArrayLike) -> Me
     distribution; below 1 if it remembers cells; above 1 if it avoids them.
 
     *Near copies*: the share of generated cells that are nearer to a cell of the training than 99%
-    of held-out cells are. 0.01 in the mean for new cells of the same distribution.
+    of held-out cells are. For new cells of the same distribution 0.01 in the mean, and a little more
+    for a few hundred cells and less.
 
     *Membership AUC*: how well an attacker who holds the generated cells tells cells of the
     training from others, taking those with a generated cell nearby for members. 0.5 is no better
@@ -55,7 +56,8 @@ def memorisation(generated: ArrayLike, seen: ArrayLike, unseen: ArrayLike) -> Me
     Notes
     -----
     Columns should come from cells in neither sample; principal components that were fitted on
-    ``seen`` lie askew.
+    ``seen`` lie askew. Copies are found of those training cells only that are in ``seen``: where that is a
+    part of them, shares of copies are to be read relative to that part.
 
     References
     ----------

@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
 from scldm.metrics._checks import as_points
-from scldm.metrics._statistic import Statistic, point
+from scldm.metrics._statistic import Statistic, Weights, point
 
 __all__ = [
     "Manifold",
@@ -20,6 +21,8 @@ __all__ = [
     "precision_recall",
     "source_lisi_statistic",
 ]
+
+PERPLEXITY = 30.0
 
 
 class Manifold(NamedTuple):
@@ -73,7 +76,7 @@ def precision_recall(real: ArrayLike, generated: ArrayLike, *, k: int = 5) -> Ma
 def manifold_statistics(
     real: ArrayLike, generated: ArrayLike, *, k: int = 5
 ) -> Mapping[str, Statistic]:
-    """The values of :func:`precision_recall` as functions of weights, with the balls kept.
+    """The values of :func:`precision_recall` as functions of weights, with the radii kept.
 
     Parameters
     ----------
@@ -94,8 +97,8 @@ def manifold_statistics(
     return {
         "precision": lambda w, v: v @ in_real.any(axis=0),
         "recall": lambda w, v: w @ in_generated.any(axis=1),
-        "density": lambda w, v: v @ in_real.sum(axis=0) / k,
-        "coverage": lambda w, v: w @ in_real.any(axis=1),
+        "density": lambda w, v: ((len(first) * w @ in_real) * v).sum(axis=1) / k,
+        "coverage": lambda w, v: (w * ((v > 0) @ in_real.T)).sum(axis=1),
     }
 
 
@@ -138,7 +141,9 @@ def one_nn_statistic(x: ArrayLike, y: ArrayLike) -> Statistic:
     return lambda w, v: (w @ right_x + v @ right_y) / 2
 
 
-def lisi(x: ArrayLike, labels: ArrayLike, *, perplexity: float = 30.0) -> NDArray[np.float64]:
+def lisi(
+    x: ArrayLike, labels: ArrayLike, *, perplexity: float = PERPLEXITY
+) -> NDArray[np.float64]:
     r"""Local inverse Simpson index: how many labels a neighbourhood effectively holds.
 
     .. math:: \mathrm{LISI}_i = 1 / \sum_c p_{ic}^2, \qquad
@@ -175,17 +180,12 @@ def lisi(x: ArrayLike, labels: ArrayLike, *, perplexity: float = 30.0) -> NDArra
     names, codes = np.unique(np.asarray(labels).astype(str), return_inverse=True)
     if len(codes) != len(points):
         raise ValueError(f"`labels` has {len(codes)} values for {len(points)} cells.")
-    perplexity = min(perplexity, (len(points) - 1) / 3)
-    n_neighbors = int(3 * perplexity)
-    search = NearestNeighbors(n_neighbors=n_neighbors).fit(points)
-    distance, index = search.kneighbors()
-    weights = _affinities(distance, perplexity)
-    share = np.stack([(weights * (codes[index] == c)).sum(axis=1) for c in range(len(names))])
-    return 1 / (share**2).sum(axis=0)
+    share = _affinities(points, perplexity) @ np.eye(len(names))[codes]
+    return 1 / (share**2).sum(axis=1)
 
 
 def source_lisi_statistic(x: ArrayLike, y: ArrayLike) -> Statistic:
-    """Mean :func:`lisi` of real against generated, as a function of weights.
+    """Mean :func:`lisi` of real against generated as a function of weights, neighbours kept.
 
     Parameters
     ----------
@@ -193,9 +193,16 @@ def source_lisi_statistic(x: ArrayLike, y: ArrayLike) -> Statistic:
         Samples of shape (n, d) and (m, d).
     """
     first, second = as_points(x, y)
-    source = np.repeat([0, 1], [len(first), len(second)])
-    index = lisi(np.concatenate([first, second]), source)
-    return lambda w, v: (w @ index[: len(first)] + v @ index[len(first) :]) / 2
+    n = len(first)
+    affinity = _affinities(np.concatenate([first, second]), PERPLEXITY)
+
+    def statistic(w: Weights, v: Weights) -> NDArray[np.float64]:
+        near_real = (affinity[:, :n] @ (n * w).T).T
+        near_generated = (affinity[:, n:] @ (len(second) * v).T).T
+        index = (near_real + near_generated) ** 2 / (near_real**2 + near_generated**2)
+        return ((w * index[:, :n]).sum(axis=1) + (v * index[:, n:]).sum(axis=1)) / 2
+
+    return statistic
 
 
 def _radii(points: NDArray[np.float64], k: int) -> NDArray[np.float64]:
@@ -211,13 +218,17 @@ def _nearest(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _affinities(
-    distance: NDArray[np.float64], perplexity: float, n_halvings: int = 60
-) -> NDArray[np.float64]:
-    """Weights of neighbours whose entropy is the logarithm of the perplexity, by bisection."""
+    points: NDArray[np.float64], perplexity: float, n_halvings: int = 60
+) -> sparse.csr_matrix:
+    """Weights of each cell's neighbours with that perplexity, rows of sum one, by bisection."""
+    n = len(points)
+    perplexity = min(perplexity, (n - 1) / 3)
+    search = NearestNeighbors(n_neighbors=int(3 * perplexity)).fit(points)
+    distance, index = search.kneighbors()
     gap = distance - distance.min(axis=1, keepdims=True)
     # In units of the mean distance the right rate is within these bounds for all real data.
     unit = np.maximum(gap.mean(axis=1, keepdims=True), np.finfo(float).tiny)
-    low, high = np.full((len(gap), 1), -10.0), np.full((len(gap), 1), 10.0)
+    low, high = np.full((n, 1), -10.0), np.full((n, 1), 10.0)
     for _ in range(n_halvings):
         middle = (low + high) / 2
         weights = np.exp(-gap / unit * np.exp(middle))
@@ -225,4 +236,5 @@ def _affinities(
         entropy = -(weights * np.log(np.maximum(weights, 1e-300))).sum(axis=1, keepdims=True)
         wide = entropy > np.log(perplexity)
         low, high = np.where(wide, middle, low), np.where(wide, high, middle)
-    return weights
+    row = np.repeat(np.arange(n), index.shape[1])
+    return sparse.csr_matrix((weights.ravel(), (row, index.ravel())), shape=(n, n))

@@ -143,7 +143,7 @@ class Comparison:
         """Real training cells teach the types, and the sample is judged."""
         classifier = self.reference.classifier
         if classifier is None:
-            raise NotApplicable("types are not compared")
+            raise NotApplicable("there is one label only, and nothing to tell apart")
         known = np.isin(self.cells.labels, classifier.labels_)
         if not known.any():
             raise NotApplicable("no training cell has one of the labels")

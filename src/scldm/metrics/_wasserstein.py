@@ -89,8 +89,9 @@ def sliced_wasserstein2(
     .. math:: SW_2(x, y) = \left(\frac{1}{P} \sum_{p=1}^{P}
         W_2^2(\langle x, u_p \rangle, \langle y, u_p \rangle) \right)^{1/2}
 
-    with directions :math:`u_p` drawn evenly from the sphere. Unlike the exact distance it hardly
-    depends on the number of cells, and it is fast; it sees less of what is not along a line.
+    with directions :math:`u_p` drawn evenly from the sphere. It is fast, and what it has in excess for
+    finite samples falls with the number of cells at a rate that does not depend on the number of
+    columns; it sees less of what is not along a line.
 
     Parameters
     ----------
