@@ -127,23 +127,23 @@ def test_one_time_for_all_is_the_same_time_for_each(parametrisation, draw_noise)
     torch.testing.assert_close(denoiser(x, t), denoiser(x, t.expand(4)))
 
 
-def test_estimates_stay_within_the_bound(draw_noise):
+def test_estimates_stay_within_the_bounds(draw_noise):
     denoiser = NetworkDenoiser(Smooth(), RectifiedFlow(), Data(), n_dims=3)
     x, t = draw_noise(50) * 3, torch.tensor(0.5, dtype=torch.float64)
     free = denoiser(x, t)
-    denoiser.bound.copy_(torch.tensor([0.2, 0.9, torch.inf]))
-    bound = torch.tensor([0.2, 0.9, torch.inf], dtype=torch.float64)
-    expected = torch.minimum(torch.maximum(free, -bound), bound)
+    low, high = torch.tensor([-0.2, -torch.inf, -0.9]), torch.tensor([0.5, 0.1, torch.inf])
+    denoiser.bounds.copy_(torch.stack([low, high]))
+    expected = torch.minimum(torch.maximum(free, low.double()), high.double())
     torch.testing.assert_close(denoiser(x, t), expected, rtol=0, atol=1e-7)
     assert not torch.equal(denoiser(x, t), free)
 
 
-def test_bound_is_saved():
+def test_bounds_are_saved():
     one, other = (NetworkDenoiser(Smooth(), RectifiedFlow(), Data(), n_dims=2) for _ in range(2))
-    assert one.bound.isinf().all()
-    one.bound.fill_(3.0)
+    assert one.bounds.isinf().all() and (one.bounds[0] < one.bounds[1]).all()
+    one.bounds.copy_(torch.tensor([[-3.0, -1.0], [2.0, 4.0]]))
     other.load_state_dict(one.state_dict())
-    assert other.bound.tolist() == [3.0, 3.0]
+    assert other.bounds.tolist() == [[-3.0, -1.0], [2.0, 4.0]]
 
 
 def test_scales_fit_the_data(gaussian):

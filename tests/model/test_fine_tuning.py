@@ -53,7 +53,7 @@ def test_both_parts_and_the_average_change_and_the_standardisation_stays(model, 
     for part in ("trained", "averaged"):
         weights = [n for n, _ in getattr(model.module.diffusion, part).named_parameters()]
         assert all(f"diffusion.{part}.{n}" in changed for n in weights), part
-    assert not {"diffusion.shift", "diffusion.scale", "diffusion.trained.bound"} & changed
+    assert not {"diffusion.shift", "diffusion.scale", "diffusion.trained.bounds"} & changed
     assert int(model.module.diffusion.n_averaged) == n_averaged + 400
     assert model.diffusion_trained_ and not model.module.training
     assert len(model.history["fine_tune_loss_train"]) == 2

@@ -61,14 +61,18 @@ def test_estimates_stay_near_the_data():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(100, 3, generator=generator)
     diffusion.fit_standardisation(x[:, :2], torch.zeros(100, 2), x[:, 2:])
-    reach = diffusion.standardise(x[:, :2], x[:, 2:]).abs().amax(0)
+    x = diffusion.standardise(x[:, :2], x[:, 2:])
+    low, high = x.amin(0), x.amax(0)
     noise = torch.randn(50, 3, generator=generator)
     conditions = {"c": torch.zeros(50, 1)}
     estimate = diffusion.averaged(noise, torch.tensor(1.0), conditions)
-    assert (estimate.abs() <= torch.clamp(1.5 * reach, min=4.0) + 1e-6).all()
-    assert (estimate.abs() > 3).any(), "the bound was put to use"
-    unbounded = torch.full_like(diffusion.averaged.bound, torch.inf)
-    diffusion.averaged.bound.copy_(unbounded)
+    latents, library = estimate[:, :2], estimate[:, 2]
+    assert (latents <= torch.clamp(1.5 * high[:2], min=4.0) + 1e-6).all()
+    assert (latents >= torch.clamp(1.5 * low[:2], max=-4.0) - 1e-6).all()
+    slack = 0.05 * (high[2] - low[2]) + 1e-6
+    assert library.max() <= high[2] + slack and library.min() >= low[2] - slack
+    assert (estimate.abs() > 3).any(), "the bounds were put to use"
+    diffusion.averaged.bounds.copy_(torch.tensor([[-torch.inf], [torch.inf]]).expand(2, 3))
     assert diffusion.averaged(noise, torch.tensor(1.0), conditions).abs().max() > 50
 
 

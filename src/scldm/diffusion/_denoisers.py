@@ -69,19 +69,19 @@ class NetworkDenoiser(Denoiser):
     parametrisation
         What the network predicts.
     n_dims
-        Number of dimensions of the data, for the bound below.
+        Number of dimensions of the data, for the bounds below.
     weight
         Weight of the loss over times.
 
     Attributes
     ----------
-    bound
-        Largest absolute value of the estimate in each dimension, ``(n_dims,)``; infinite until it
-        is set. It matters at high noise, where a small error of the network means a large one of
-        the data (Saharia et al. 2022, section 2.3, static thresholding).
+    bounds
+        Lowest and highest value of the estimate in each dimension, ``(2, n_dims)``; infinite until
+        they are set. They matter at high noise, where a small error of the network means a large
+        one of the data (Saharia et al. 2022, section 2.3, static thresholding).
     """
 
-    bound: Tensor
+    bounds: Tensor
 
     def __init__(
         self,
@@ -95,14 +95,15 @@ class NetworkDenoiser(Denoiser):
         self.network = network
         self.parametrisation = parametrisation
         self.weight = weight or PlainWeight()
-        self.register_buffer("bound", torch.full((n_dims,), torch.inf))
+        infinite = torch.full((n_dims,), torch.inf)
+        self.register_buffer("bounds", torch.stack([-infinite, infinite]))
 
     def forward(
         self, x_t: Tensor, t: Tensor, conditions: Mapping[str, Any] | None = None
     ) -> Tensor:
         alpha, sigma = self.scales(t, x_t)
         output = self._predict(x_t, t.expand(len(x_t)), alpha, sigma, conditions)
-        return self.parametrisation.clean(output, x_t, alpha, sigma).clamp(-self.bound, self.bound)
+        return self.parametrisation.clean(output, x_t, alpha, sigma).clamp(*self.bounds)
 
     def loss(
         self, x_0: Tensor, t: Tensor, eps: Tensor, conditions: Mapping[str, Any] | None = None

@@ -114,11 +114,16 @@ class LatentDiffusion(nn.Module):
         # a dimension without spread is left as it is
         spread = (x.var(0, correction=0) + within).sqrt()
         self.scale.copy_(torch.where(spread > 1e-6, spread, 1.0))
+        x = (x - self.shift) / self.scale
         # half as far again as any cell's mean, and never within the bulk of the posteriors
-        reach = ((x - self.shift) / self.scale).abs().amax(0)
-        bound = torch.maximum(1.5 * reach, torch.full_like(reach, 4.0))
-        self.trained.bound.copy_(bound)
-        self.averaged.bound.copy_(bound)
+        bounds = 1.5 * torch.stack([x.amin(0).clamp(max=-8 / 3), x.amax(0).clamp(min=8 / 3)])
+        # library sizes are logarithms of what was observed: half as far again would be cells of
+        # ten times the depth
+        low, high = x[:, -1].min(), x[:, -1].max()
+        slack = 0.05 * (high - low)
+        bounds[:, -1] = torch.stack([low - slack, high + slack])
+        self.trained.bounds.copy_(bounds)
+        self.averaged.bounds.copy_(bounds)
 
     def standardise(self, z: Tensor, log_library: Tensor) -> Tensor:
         """Join latents and log library sizes into the diffused vector, ``(n, n_latent + 1)``."""
