@@ -247,9 +247,10 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.figure is not None:
         with _beside(args.figure) as draft:
             compare(real, generated, args.groupby, **options, save=draft)
-    if args.report is not None:
-        report(real, generated, train, args.groupby, path=args.report, table=table, **options)
     _print_table(table)
+    if args.report is not None:
+        with _beside(args.report) as draft:
+            report(real, generated, train, args.groupby, path=draft, table=table, **options)
 
 
 def _given(args: argparse.Namespace, names: Sequence[str] | dict[str, type]) -> dict[str, Any]:

@@ -87,8 +87,6 @@ def test_means(cells):
     matching = MatchingMean().fit(*cells)
     np.testing.assert_allclose(matching.predict(start, "B")[0], mean["B"])
     np.testing.assert_allclose(matching.predict(start, "A+B")[7], (mean["A"] + mean["B"]) / 2)
-    with pytest.raises(ValueError, match="is the control"):
-        matching.predict(start, "control")
 
 
 def test_nearest_perturbation_takes_the_shift_of_the_nearest_vector(cells):
@@ -110,6 +108,23 @@ def test_ridge_is_linear_in_the_vectors(cells):
     # unit vectors that are orthogonal: a penalty of 1 halves every shift
     halved = Ridge(VECTORS, penalty=1.0).fit(*cells)
     np.testing.assert_allclose((halved.predict(start, "A") - start)[0], [0.5, 0, 0, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [NoChange, PerturbedMean, MatchingMean, Additive])
+def test_control_cells_under_the_control_stay(cells, make):
+    start = controls(cells)
+    with pytest.raises(RuntimeError, match="call `fit` first"):
+        make().predict(start, "A")
+    assert np.array_equal(make().fit(*cells).predict(start, "control"), start)
+
+
+def test_order_and_the_control_in_a_name_do_not_matter(cells):
+    x, perturbation, context = cells
+    named = np.where(perturbation == "A", "B+A", perturbation)
+    named = np.where(perturbation == "C", "C+control", named)
+    model = Additive().fit(x, named, context)
+    np.testing.assert_allclose(model.shift("A+B"), SHIFTS["A"], atol=1e-9)
+    np.testing.assert_allclose(model.shift("C"), SHIFTS["C"], atol=1e-9)
 
 
 def test_contexts_without_controls_are_left_out(cells):

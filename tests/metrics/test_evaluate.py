@@ -643,6 +643,20 @@ def test_values_that_make_no_sense(real, train, new, options, message):
         evaluate(real, new, train, **options)
 
 
+def test_a_label_that_stands_for_all_cells_is_refused(real, train, new):
+    real = real.copy()
+    real.obs["cell_type"] = "all"
+    with pytest.raises(ValueError, match="has the label 'all'"):
+        run(real, new, train, "cell_type")
+
+
+def test_genes_of_the_same_name_cannot_be_put_in_order(real, new):
+    new = new[:, ::-1].copy()
+    new.var_names = ["same", "same", *new.var_names[2:]]
+    with pytest.raises(ValueError, match=r"`generated.var_names` has names that occur more than"):
+        run(real, new, None)
+
+
 def test_one_label_in_training_is_a_note_and_no_error(real, train, new):
     real, train, new = (cells.copy() for cells in (real, train, new))
     for cells in (real, train, new):

@@ -120,3 +120,31 @@ def test_compare_takes_samples_of_one_size(cells, monkeypatch):
     monkeypatch.setattr(perturbation, "energy_distance", spy)
     perturbation.compare(cells["true"], {"few": cells["good"][:70]}, cells["control"], n_top=5)
     assert set(sizes) == {(70, 70)}
+
+
+def test_an_honest_prediction_does_not_pass_the_ceiling():
+    gaps = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        shift = 0.3 * rng.normal(size=GENES)
+        true, other, control = (rng.normal(size=(60, GENES)) + s for s in (shift, shift, 0))
+        table = perturbation.compare(true, {"new": other[:30]}, control, n_top=5, seed=seed)
+        gaps.append(table.loc["new"] - table.loc["ceiling"])
+    mean, error = np.mean(gaps, axis=0), np.std(gaps, axis=0) / np.sqrt(10)
+    assert (np.abs(mean) < 4 * error + 1e-3).all()
+
+
+def test_a_gene_that_is_switched_on_everywhere_comes_first(cells):
+    control, on = cells["control"].copy(), cells["true"].copy()
+    control[:, 20], on[:, 20] = 0, 5
+    assert perturbation.de_genes(on, control, 1).tolist() == [20]
+    constant = np.tile(on.mean(0), (N, 1))
+    assert perturbation.de_overlap(on, constant, control, 1) == 1
+    assert perturbation.de_overlap(on, on, control, 500) == 1
+
+
+def test_names_of_rows_are_reserved(cells):
+    with pytest.raises(ValueError, match=r"`predicted` has \['ceiling'\]"):
+        perturbation.compare(cells["true"], {"ceiling": cells["good"]}, cells["control"])
+    with pytest.raises(ValueError, match="`true` has 3 cells"):
+        perturbation.compare(cells["true"][:3], {}, cells["control"])

@@ -62,7 +62,10 @@ class PerturbationBaseline(ABC):
         ValueError
             If lengths differ, or no context has both control and perturbed cells.
         """
-        cells, labels = np.asarray(x, dtype=np.float64), np.asarray(perturbation).astype(str)
+        cells = np.asarray(x, dtype=np.float64)
+        labels = np.array(
+            [self._canonical(label) for label in np.asarray(perturbation).astype(str)]
+        )
         contexts = (
             np.zeros(len(cells), int) if context is None else np.asarray(context).astype(str)
         )
@@ -98,7 +101,8 @@ class PerturbationBaseline(ABC):
         x
             Control cells, ``(n_cells, n_features)``.
         perturbation
-            One perturbation or combination.
+            One perturbation or combination, its members in any order. Under the control, cells
+            stay as they are.
 
         Returns
         -------
@@ -108,8 +112,13 @@ class PerturbationBaseline(ABC):
         ------
         ValueError
             If the perturbation cannot be predicted from what was learned.
+        RuntimeError
+            If nothing was learned.
         """
-        return self._change(np.asarray(x, dtype=np.float64), str(perturbation))
+        if not hasattr(self, "shifts_"):
+            raise RuntimeError("Nothing has been learned yet: call `fit` first.")
+        cells, label = np.asarray(x, dtype=np.float64), self._canonical(str(perturbation))
+        return cells.copy() if label == self.control else self._change(cells, label)
 
     @abstractmethod
     def _change(self, cells: Array, perturbation: str) -> Array:
@@ -117,9 +126,13 @@ class PerturbationBaseline(ABC):
 
     def _members(self, perturbation: str) -> list[str]:
         """The members of a combination, the control not counted."""
-        parts = perturbation.split(self.separator) if self.separator in perturbation else []
-        parts = parts if parts and all(parts) else [perturbation]
+        parts = perturbation.split(self.separator)
+        parts = parts if all(parts) else [perturbation]
         return [part for part in parts if part != self.control]
+
+    def _canonical(self, perturbation: str) -> str:
+        """One spelling of a combination, whatever the order of its members."""
+        return self.separator.join(sorted(set(self._members(perturbation)))) or self.control
 
     def _known(self, perturbation: str, table: Mapping[str, Array]) -> Array:
         if perturbation not in table:
@@ -161,8 +174,6 @@ class MatchingMean(PerturbationBaseline):
         if perturbation in self.means_:
             return np.tile(self.means_[perturbation], (len(cells), 1))
         parts = [self._known(part, self.means_) for part in self._members(perturbation)]
-        if not parts:
-            raise ValueError(f"`perturbation={perturbation!r}` is the control.")
         return np.tile(np.mean(parts, axis=0), (len(cells), 1))
 
 
@@ -195,10 +206,11 @@ class Additive(PerturbationBaseline):
         ValueError
             If it was not seen, nor all of its members.
         """
+        perturbation = self._canonical(perturbation)
         if perturbation in self.shifts_:
             return self.shifts_[perturbation]
         parts = [self._known(part, self.shifts_) for part in self._members(perturbation)]
-        return np.sum(parts, axis=0) if parts else np.zeros_like(next(iter(self.shifts_.values())))
+        return np.sum(parts, axis=0)
 
 
 class _Embedded(PerturbationBaseline):
@@ -218,9 +230,7 @@ class _Embedded(PerturbationBaseline):
 
     def _vector(self, perturbation: str) -> Array:
         parts = [self._known(part, self.embeddings) for part in self._members(perturbation)]
-        return (
-            np.sum(parts, axis=0) if parts else np.zeros_like(next(iter(self.embeddings.values())))
-        )
+        return np.sum(parts, axis=0)
 
 
 class NearestPerturbation(_Embedded):

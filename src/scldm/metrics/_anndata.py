@@ -92,9 +92,15 @@ def align_genes(real: AnnData, other: AnnData, name: str) -> AnnData:
     """
     if real.var_names.equals(other.var_names):
         return other
+    for adata, called in ((real, "real"), (other, name)):
+        if not adata.var_names.is_unique:
+            raise ValueError(
+                f"`{called}.var_names` has names that occur more than once, so genes cannot be put "
+                "in one order. Call `var_names_make_unique()`."
+            )
     missing = real.var_names.difference(other.var_names)
     surplus = other.var_names.difference(real.var_names)
-    if len(missing) or len(surplus) or not other.var_names.is_unique:
+    if len(missing) or len(surplus):
         raise ValueError(
             f"The genes of `{name}` are not those of `real`: {len(missing)} are missing "
             f"{list(missing[:3])} and {len(surplus)} are not in `real` {list(surplus[:3])}."

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-__all__ = ["Counts", "as_csr", "as_points", "require_integers"]
+__all__ = ["Counts", "as_csr", "as_dense", "as_points", "require_integers"]
 
 Counts: TypeAlias = ArrayLike | sparse.spmatrix | sparse.sparray
 """A matrix of cells by genes, dense or sparse."""
@@ -23,6 +23,12 @@ def as_csr(counts: Counts, name: str = "counts") -> sparse.csr_matrix:
     if np.ndim(counts) != 2:
         raise ValueError(f"`{name}` must be cells by genes, but has {np.ndim(counts)} dimensions.")
     matrix = sparse.csr_matrix(counts)
+    if matrix.dtype == bool:
+        matrix = matrix.astype(np.float32)
+    if not matrix.has_canonical_format:
+        # entries of one place count together, and the user's matrix stays as it is
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
     if matrix.data.size and not np.isfinite(matrix.data).all():
         raise ValueError(f"`{name}` holds values that are not finite.")
     if matrix.data.size and matrix.data.min() < 0:
@@ -46,21 +52,31 @@ def require_integers(matrix: sparse.csr_matrix, name: str) -> None:
         )
 
 
-def as_points(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Two samples as ``float64`` arrays of shape (n, d) and (m, d).
+def as_dense(x: Counts) -> NDArray[np.float64]:
+    """A dense ``float64`` array of a dense or sparse one."""
+    return np.asarray(
+        sparse.csr_matrix(x).toarray() if sparse.issparse(x) else x, dtype=np.float64
+    )
+
+
+def as_points(x: Counts, y: Counts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Two samples as dense ``float64`` arrays of shape (n, d) and (m, d).
 
     Raises
     ------
     ValueError
-        If one is not two-dimensional or has less than two rows, or the widths differ.
+        If one is not two-dimensional, has less than two rows or values that are not finite, or the
+        widths differ.
     """
-    first, second = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    first, second = as_dense(x), as_dense(y)
     for points in (first, second):
         if points.ndim != 2 or len(points) < 2:
             raise ValueError(
                 f"A sample must be an array of at least two rows (cells) by columns, but one has "
                 f"shape {points.shape}."
             )
+        if not np.isfinite(points).all():
+            raise ValueError("A sample holds values that are not finite.")
     if first.shape[1] != second.shape[1]:
         raise ValueError(
             f"The samples must have the same columns, but have {first.shape[1]} and "

@@ -55,7 +55,7 @@ def classifier_auc(
     statistic = classifier_statistic(
         real, generated, classifier, n_folds=n_folds, seed=seed, n_jobs=n_jobs
     )
-    return point(statistic, len(np.asarray(real)), len(np.asarray(generated)))
+    return point(statistic, np.shape(real)[0], np.shape(generated)[0])
 
 
 def classifier_statistic(
@@ -96,7 +96,8 @@ def classifier_statistic(
     def statistic(w: Weights, v: Weights) -> NDArray[np.float64]:
         w, v = w[:, kept[0]], v[:, kept[1]]
         aucs = [weighted_auc(score[:n][a], score[n:][b], w[:, a], v[:, b]) for a, b in parts]
-        return np.mean(aucs, axis=0)
+        # a draw may leave a fold without cells of one side
+        return np.nanmean(aucs, axis=0)
 
     return statistic
 

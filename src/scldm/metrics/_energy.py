@@ -35,7 +35,7 @@ def energy_distance(x: ArrayLike, y: ArrayLike) -> float:
     Székely and Rizzo (2013). Energy statistics: a class of statistics based on distances. Journal
     of Statistical Planning and Inference 143:1249.
     """
-    return point(energy_statistic(x, y), len(np.asarray(x)), len(np.asarray(y)))
+    return point(energy_statistic(x, y), np.shape(x)[0], np.shape(y)[0])
 
 
 def energy_statistic(x: ArrayLike, y: ArrayLike) -> Statistic:

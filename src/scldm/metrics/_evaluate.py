@@ -43,7 +43,8 @@ def evaluate(
     Every metric is computed against the same real test cells: for the generated cells, and for
     real training cells in their place, the floor: what cells of the same tissue differ by, which a
     generator passes by chance only, or where it evens out the noise of single genes. All samples
-    have the same number of cells, since distances between samples shrink with their size.
+    have the same number of cells, since distances between samples shrink with their size (but for
+    ``label_f1``, which does not depend on it and takes all).
     Library-size normalisation and principal components are fitted on training cells that stand on
     neither side.
 
@@ -53,7 +54,8 @@ def evaluate(
         Real cells that the generator has not seen (test cells), with integer counts.
     generated
         Generated cells with the genes of ``real``, in any order; or several sets of them by name,
-        which are then measured with one ruler. They may come from any generator.
+        which are then measured with one ruler. They may come from any generator. The smallest set
+        sets the number of cells of all.
     real_train
         Real training cells. A random part of them is the floor, the rest fits the projection. If
         ``None``, ``real`` is cut at random into three parts of equal size: test cells, floor, and
@@ -99,7 +101,8 @@ def evaluate(
       learned from training cells; the floor is the score of the test cells, the ceiling) and
       ``train_on_generated_f1`` (learned from the sample, scored on the test cells). With
       ``real_train`` also :func:`memorisation` (``nn_ratio``, ``near_copies``,
-      ``membership_auc``; their floor is of training cells that the distances are not to).
+      ``membership_auc``), with respect to the training cells in the floor's sample only; their
+      floor is of other training cells.
     - ``value``, and ``low`` and ``high``, the ends of its 95% interval over cells.
     - ``better``: ``"lower"``, ``"higher"`` or ``"floor"``, the nearer to the floor the better.
     - ``n_cells``: cells of the sample.
@@ -225,6 +228,11 @@ def _read(
         called = "generated" if name == "generated" else f"generated[{name!r}]"
         cells = align_genes(real, cells, called)
         made[name] = (generated_counts(cells, layer, called), labels(cells, called))
+    if ALL in test_labels:
+        raise ValueError(
+            f"`real.obs[{groupby!r}]` has the label {ALL!r}, which stands for all cells together in "
+            "the table. Rename it."
+        )
     test = real_counts(real, layer, "real")
     return _Inputs(test, test_labels, train, train_labels, made)
 
@@ -292,6 +300,7 @@ def _preprocessing(
         "n_pcs": n_pcs,
         "variance_in_pcs": float(projection.pca_.explained_variance_ratio_.sum()),
         "fitted_on_cells": int(projection.pca_.n_samples_),
+        "memory_of_cells": 0 if inputs.train is None else reference.seen.n_cells,
         "fitted_on": "real" if inputs.train is None else "real_train",
         "seed": seed,
     }

@@ -35,7 +35,7 @@ def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
     Heusel et al. (2017). GANs trained by a two time-scale update rule converge to a local Nash
     equilibrium. NeurIPS (for judging generators).
     """
-    return point(frechet_statistic(x, y), len(np.asarray(x)), len(np.asarray(y)))
+    return point(frechet_statistic(x, y), np.shape(x)[0], np.shape(y)[0])
 
 
 def frechet_statistic(x: ArrayLike, y: ArrayLike) -> Statistic:

@@ -187,7 +187,7 @@ def gene_correlation_rmse(x: ArrayLike, y: ArrayLike, *, n_genes: int = 100) -> 
         If the shapes do not fit or less than two genes vary in ``x``.
     """
     statistic = gene_correlation_statistic(x, y, n_genes=n_genes)
-    return point(statistic, len(np.asarray(x)), len(np.asarray(y)))
+    return point(statistic, np.shape(x)[0], np.shape(y)[0])
 
 
 def gene_correlation_statistic(x: ArrayLike, y: ArrayLike, *, n_genes: int = 100) -> Statistic:

@@ -50,7 +50,7 @@ def marker_overlap(
     statistic = marker_overlap_statistic(
         x, y, x_labels, y_labels, n_genes=n_genes, min_cells=min_cells
     )
-    return point(statistic, len(np.asarray(x)), len(np.asarray(y)))
+    return point(statistic, np.shape(x)[0], np.shape(y)[0])
 
 
 def marker_overlap_statistic(

@@ -65,7 +65,7 @@ def memorisation(generated: ArrayLike, seen: ArrayLike, unseen: ArrayLike) -> Me
     generative models. ACM CCS (full black-box attack).
     """
     statistics = memory_statistics(generated, seen, unseen)
-    sizes = len(np.asarray(unseen)), len(np.asarray(generated))
+    sizes = np.shape(unseen)[0], np.shape(generated)[0]
     return Memory(**{name: point(statistic, *sizes) for name, statistic in statistics.items()})
 
 

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist, pdist
 
 from scldm.metrics._checks import as_points
-from scldm.metrics._statistic import Statistic, mean_of_pairs, point
+from scldm.metrics._statistic import NotApplicable, Statistic, mean_of_pairs, point
 
 __all__ = ["median_heuristic", "mmd2", "mmd2_statistic"]
 
@@ -30,7 +30,7 @@ def median_heuristic(x: ArrayLike) -> float:
     points, _ = as_points(x, x)
     median = float(np.median(pdist(points)))
     if median == 0:
-        raise ValueError("More than half of the pairs of cells are equal: give `bandwidths`.")
+        raise NotApplicable("More than half of the pairs of cells are equal: give `bandwidths`.")
     return median
 
 
@@ -65,7 +65,7 @@ def mmd2(x: ArrayLike, y: ArrayLike, *, bandwidths: Sequence[float] | None = Non
     Li, Swersky and Zemel (2015). Generative moment matching networks. ICML (the mixture).
     """
     statistic = mmd2_statistic(x, y, bandwidths)
-    return point(statistic, len(np.asarray(x)), len(np.asarray(y)))
+    return point(statistic, np.shape(x)[0], np.shape(y)[0])
 
 
 def mmd2_statistic(

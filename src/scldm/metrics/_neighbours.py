@@ -68,7 +68,7 @@ def precision_recall(real: ArrayLike, generated: ArrayLike, *, k: int = 5) -> Ma
 
     Naeem et al. (2020). Reliable fidelity and diversity metrics for generative models. ICML.
     """
-    sizes = len(np.asarray(real)), len(np.asarray(generated))
+    sizes = np.shape(real)[0], np.shape(generated)[0]
     statistics = manifold_statistics(real, generated, k=k)
     return Manifold(**{name: point(statistic, *sizes) for name, statistic in statistics.items()})
 
@@ -123,7 +123,7 @@ def one_nn_accuracy(x: ArrayLike, y: ArrayLike) -> float:
     ----------
     Lopez-Paz and Oquab (2017). Revisiting classifier two-sample tests. ICLR.
     """
-    return point(one_nn_statistic(x, y), len(np.asarray(x)), len(np.asarray(y)))
+    return point(one_nn_statistic(x, y), np.shape(x)[0], np.shape(y)[0])
 
 
 def one_nn_statistic(x: ArrayLike, y: ArrayLike) -> Statistic:

@@ -84,7 +84,7 @@ def bootstrap(statistic: Statistic, n: int, m: int, n_bootstrap: int, seed: int)
         for size in (n, m)
     )
     value, *drawn = statistic(w, v)
-    low, high = value + np.quantile(drawn - np.mean(drawn), [0.025, 0.975])
+    low, high = value + np.nanquantile(drawn - np.nanmean(drawn), [0.025, 0.975])
     return Estimate(float(value), float(low), float(high))
 
 

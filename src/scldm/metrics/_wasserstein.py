@@ -53,7 +53,7 @@ def wasserstein2(x: ArrayLike, y: ArrayLike) -> float:
 
     Flamary et al. (2021). POT: Python Optimal Transport. JMLR 22(78):1.
     """
-    return point(wasserstein2_statistic(x, y), len(np.asarray(x)), len(np.asarray(y)))
+    return point(wasserstein2_statistic(x, y), np.shape(x)[0], np.shape(y)[0])
 
 
 def wasserstein2_statistic(x: ArrayLike, y: ArrayLike) -> Statistic:
@@ -114,7 +114,7 @@ def sliced_wasserstein2(
     Mathematical Imaging and Vision 51:22.
     """
     statistic = sliced_wasserstein2_statistic(x, y, n_projections=n_projections, seed=seed)
-    return point(statistic, len(np.asarray(x)), len(np.asarray(y)))
+    return point(statistic, np.shape(x)[0], np.shape(y)[0])
 
 
 def sliced_wasserstein2_statistic(

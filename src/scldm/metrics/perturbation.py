@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 
+from scldm.metrics._checks import as_dense
 from scldm.metrics._energy import energy_distance
 from scldm.metrics._mmd import mmd2
 
@@ -47,7 +48,7 @@ def de_genes(perturbed: ArrayLike, control: ArrayLike, n_genes: int = TOP) -> ND
     n_genes
         How many, the strongest first.
     """
-    t = _welch(np.asarray(perturbed, float), np.asarray(control, float))
+    t = _welch(as_dense(perturbed), as_dense(control))
     return np.argsort(-np.abs(t), kind="stable")[:n_genes]
 
 
@@ -119,7 +120,8 @@ def weighted_mse(true: ArrayLike, predicted: ArrayLike, control: ArrayLike) -> f
 
     .. math:: \sum_g w_g (\bar p_g - \bar t_g)^2, \qquad w_g \propto t_g^2,\; \sum_g w_g = 1
 
-    with Welch's :math:`t_g` of true against control cells.
+    with Welch's :math:`t_g` of true against control cells (after Mejia et al., without their scaling
+    of t to its range).
 
     Parameters
     ----------
@@ -132,7 +134,7 @@ def weighted_mse(true: ArrayLike, predicted: ArrayLike, control: ArrayLike) -> f
     perturbation modeling on well-calibrated metrics. arXiv:2506.22641.
     """
     a, b = _changes(true, predicted, control)
-    weights = _welch(np.asarray(true, float), np.asarray(control, float)) ** 2
+    weights = _welch(as_dense(true), as_dense(control)) ** 2
     return float(weights @ (a - b) ** 2 / weights.sum())
 
 
@@ -148,9 +150,9 @@ def de_overlap(
     n_genes
         How many genes.
     """
-    signed = []
+    signed, n_genes = [], min(n_genes, np.shape(control)[1])
     for cells in (true, predicted):
-        t = _welch(np.asarray(cells, float), np.asarray(control, float))
+        t = _welch(as_dense(cells), as_dense(control))
         genes = np.argsort(-np.abs(t), kind="stable")[:n_genes]
         signed.append(set(zip(genes.tolist(), np.sign(t[genes]).tolist(), strict=True)))
     return len(signed[0] & signed[1]) / n_genes
@@ -166,7 +168,7 @@ def variance_ratio(true: ArrayLike, predicted: ArrayLike) -> float:
     true, predicted
         Cells.
     """
-    spread = [np.asarray(cells, float).var(axis=0, ddof=1).sum() for cells in (predicted, true)]
+    spread = [as_dense(cells).var(axis=0, ddof=1).sum() for cells in (predicted, true)]
     return float(spread[0] / spread[1])
 
 
@@ -178,7 +180,7 @@ def zero_fraction_gap(true: ArrayLike, predicted: ArrayLike) -> float:
     true, predicted
         Cells.
     """
-    return float((np.asarray(predicted) == 0).mean() - (np.asarray(true) == 0).mean())
+    return float((as_dense(predicted) == 0).mean() - (as_dense(true) == 0).mean())
 
 
 class Discrimination(NamedTuple):
@@ -196,9 +198,9 @@ def discrimination(
     """Whether a prediction is nearer to its own perturbation than to others.
 
     For each perturbation, the share of other perturbations whose true mean is nearer to the
-    predicted mean than its own is. The *rank* takes Euclidean distances (PerturBench), the *score* is
-    one less the share by Manhattan distances (the discrimination score of the Virtual Cell
-    Challenge). A model that predicts the same for all has 0.5.
+    predicted mean than its own is. The *rank* takes Euclidean distances (after PerturBench), the
+    *score* is one less the share by Manhattan distances (after the discrimination score of the
+    Virtual Cell Challenge; here ties count half and no gene is left out). A model that predicts the same for all has 0.5.
 
     Parameters
     ----------
@@ -220,11 +222,13 @@ def discrimination(
     missing = sorted(set(predicted) - set(true))
     if missing:
         raise ValueError(f"`predicted` has {missing}, of which `true` has no cells.")
+    if not predicted:
+        raise ValueError("`predicted` is empty.")
     if len(true) < 2:
         raise ValueError("`true` has one perturbation only, and nothing to tell it from.")
     names = list(true)
-    truth = np.stack([np.asarray(true[name], float).mean(axis=0) for name in names])
-    guess = np.stack([np.asarray(cells, float).mean(axis=0) for cells in predicted.values()])
+    truth = np.stack([as_dense(true[name]).mean(axis=0) for name in names])
+    guess = np.stack([as_dense(cells).mean(axis=0) for cells in predicted.values()])
     own = [names.index(name) for name in predicted]
     shares = []
     for metric in ("euclidean", "cityblock"):
@@ -248,10 +252,13 @@ def compare(
 ) -> pd.DataFrame:
     """Predictions of one perturbation by several methods, beside no change and the ceiling.
 
+    The true cells are cut into halves. Every method is compared with either half, and the table has
+    the mean; the ceiling is what the other half has, so that it too is a prediction of unseen cells.
+
     Parameters
     ----------
     true
-        True perturbed cells, log-normalised, shape (n, n_genes).
+        True perturbed cells, log-normalised, shape (n, n_genes), at least four.
     predicted
         Predicted cells by method. Means are taken of them where means are compared.
     control
@@ -262,26 +269,36 @@ def compare(
     n_top
         Number of differentially expressed genes.
     seed
-        Seed of the cut into halves.
+        Seed of the cut into halves and of the draws.
 
     Returns
     -------
-    A row for each method, and ``"no change"`` (control cells) and ``"ceiling"`` (one half of the true
-    cells against the other, the mean of both directions). Distances are taken between samples of one
-    size: half of the true cells, or of the fewest predicted ones.
-    """
-    truth, unperturbed = np.asarray(true, float), np.asarray(control, float)
-    sources = {"no change": unperturbed}
-    sources |= {name: np.asarray(cells, float) for name, cells in predicted.items()}
-    rng = np.random.default_rng(seed)
-    halves = np.array_split(rng.permutation(len(truth)), 2)
-    top = de_genes(truth, unperturbed, n_top)
-    basis = None if components is None else np.asarray(components, float)
+    A row for each method, and ``"no change"`` (the control cells) and ``"ceiling"`` (the other half of
+    the true cells). Distances are taken between samples of one size: half of the true cells, or the
+    fewest predicted ones.
 
-    def row(target: Array, cells: Array) -> dict[str, float]:
-        n = min(len(halves[1]), *(len(c) for c in sources.values()))
-        few, some = (_draw(c, n, seed) for c in (target, cells))
-        scores = {
+    Raises
+    ------
+    ValueError
+        If there are too few true cells, or a method has one of the two reserved names.
+    """
+    truth, unperturbed = as_dense(true), as_dense(control)
+    reserved = sorted({"no change", "ceiling"} & set(predicted))
+    if reserved:
+        raise ValueError(f"`predicted` has {reserved}, which are rows of the table. Rename them.")
+    if len(truth) < 4:
+        raise ValueError(f"`true` has {len(truth)} cells, and two halves need four.")
+    sources = {"no change": unperturbed}
+    sources |= {name: as_dense(cells) for name, cells in predicted.items()}
+    halves = np.array_split(np.random.default_rng(seed).permutation(len(truth)), 2)
+    one, two = (truth[half] for half in halves)
+    n = min(len(one), len(two), *map(len, sources.values()))
+    basis = None if components is None else as_dense(components)
+
+    def scores(target: Array, cells: Array) -> dict[str, float]:
+        top = de_genes(target, unperturbed, n_top)
+        few, some = _draw(target, n, (seed, 1)), _draw(cells, n, (seed, 2))
+        found = {
             "pearson_delta": pearson_delta(target, cells, unperturbed),
             "pearson_delta_top": pearson_delta(target, cells, unperturbed, top),
             "cosine_delta": cosine_delta(target, cells, unperturbed),
@@ -294,16 +311,18 @@ def compare(
             "zero_fraction_gap": zero_fraction_gap(target, cells),
         }
         if basis is not None:
-            scores["energy_pcs"] = energy_distance(few @ basis, some @ basis)
-        return scores
+            found["energy_pcs"] = energy_distance(few @ basis, some @ basis)
+        return found
 
-    rows = {name: row(truth, cells) for name, cells in sources.items()}
-    one, two = (truth[half] for half in halves)
-    both = pd.DataFrame([row(one, two), row(two, one)])
-    return pd.DataFrame({**rows, "ceiling": both.mean()}).T
+    rows = {
+        name: pd.DataFrame([scores(one, cells), scores(two, cells)]).mean()
+        for name, cells in sources.items()
+    }
+    rows["ceiling"] = pd.DataFrame([scores(one, two), scores(two, one)]).mean()
+    return pd.DataFrame(rows).T
 
 
-def _draw(cells: Array, n: int, seed: int) -> Array:
+def _draw(cells: Array, n: int, seed: tuple[int, int]) -> Array:
     return cells[np.random.default_rng(seed).permutation(len(cells))[:n]]
 
 
@@ -312,8 +331,8 @@ def _all(genes: Sequence[int] | NDArray[np.intp] | None) -> slice | NDArray[np.i
 
 
 def _changes(true: ArrayLike, predicted: ArrayLike, control: ArrayLike) -> tuple[Array, Array]:
-    start = np.asarray(control, float).mean(axis=0)
-    return tuple(np.asarray(cells, float).mean(axis=0) - start for cells in (true, predicted))
+    start = as_dense(control).mean(axis=0)
+    return tuple(as_dense(cells).mean(axis=0) - start for cells in (true, predicted))
 
 
 def _cosine(a: Array, b: Array) -> float:
@@ -322,6 +341,6 @@ def _cosine(a: Array, b: Array) -> float:
 
 
 def _welch(a: Array, b: Array) -> Array:
+    """Welch's t of each gene; a standard error below 0.01, as of constants, is taken for that."""
     error = np.sqrt(a.var(axis=0, ddof=1) / len(a) + b.var(axis=0, ddof=1) / len(b))
-    difference = a.mean(axis=0) - b.mean(axis=0)
-    return np.divide(difference, error, out=np.zeros_like(error), where=error > 0)
+    return (a.mean(axis=0) - b.mean(axis=0)) / np.maximum(error, 0.01)

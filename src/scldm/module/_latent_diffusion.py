@@ -115,13 +115,9 @@ class LatentDiffusion(nn.Module):
         spread = (x.var(0, correction=0) + within).sqrt()
         self.scale.copy_(torch.where(spread > 1e-6, spread, 1.0))
         x = (x - self.shift) / self.scale
-        # half as far again as any cell's mean, and never within the bulk of the posteriors
+        # half as far again as any cell's mean on either side (a cell of few counts must not allow
+        # one of ten times the depth), and never within the bulk of the posteriors
         bounds = 1.5 * torch.stack([x.amin(0).clamp(max=-8 / 3), x.amax(0).clamp(min=8 / 3)])
-        # library sizes are logarithms of what was observed: half as far again would be cells of
-        # ten times the depth
-        low, high = x[:, -1].min(), x[:, -1].max()
-        slack = 0.05 * (high - low)
-        bounds[:, -1] = torch.stack([low - slack, high + slack])
         self.trained.bounds.copy_(bounds)
         self.averaged.bounds.copy_(bounds)
 
