@@ -42,6 +42,7 @@ SETTINGS: dict[str, dict] = {
 
 METRICS = ("auc_genes", "w2", "label_f1")
 
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter

@@ -44,7 +44,7 @@ class Recipe:
             max_epochs=int(max(10, min(400, round(400_000 / n_cells)))),
             width=128,
             # with more steps for the cells it has, the denoiser begins to recite them
-            max_steps=int(max(600, min(8000, round(2.4 * n_cells)))),
+            max_steps=int(max(600, min(4000, round(2.4 * n_cells)))),
         )
 
     def kl_weight_of(self, autoencoder: str) -> float:
