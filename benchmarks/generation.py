@@ -1,201 +1,238 @@
-"""Generated cells of each type against real test cells, beside scVI's.
+"""Cells that generators make under the test cells' conditions, against the test cells.
 
-    python benchmarks/generation.py --data DIR [--quick]
+    python benchmarks/generation.py --data DIR [--quick] [--validation] [--recompute]
 
-Prints a table for each data set, averaged over seeds, and writes it beside the rows as Markdown.
-On pbmc3k there are rows for other kinds of stage 1 and for stage 3 too. Rows are kept as they finish;
-a run that was stopped goes on where it was.
+Every generator learns from the same training cells (at most 5,000, 2,000 variable genes) and is asked
+for cells of exactly the test cells' types and batches. Distances are taken on as many cells as there
+are test cells, the score of types on four times as many. The floor are training cells in the place of
+generated ones. For each data set there is a table of means over seeds and a figure; rows are kept as
+they finish, in one CSV file, and cells beside it, so a run that was stopped goes on where it was, and
+``--recompute`` measures the cells again without training. Two processes may share the work, by
+``--seeds`` or ``--sets``.
+
+Times are of the processor and given relative to scVI's, trained with its defaults and decoding draws
+from its prior. Peak memory is that of a process of its own, less what it held with the data loaded.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+import re
 import warnings
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
-import scvi
-import torch
 from common import Results, split
-from scipy import sparse
+from generators import DEFAULT, FAMILIES
+from generators.making import make
+from reporting import report
 
 import scldm
 
-DATA = ("pbmc3k", "pbmc10k_cite")
-LABEL = "cell_type"
-COPIES = 4
-FLOOR = "floor (real training cells)"
-COLUMNS = ("w2", "w2_to_floor", "auc_genes", "auc_pcs", "label_f1", "mmd2", "library_size_w1")
-VARIANTS = {
-    "scldm, vector-quantised": {"autoencoder": "vq"},
-    "scldm, adversarial term": {"adversarial_weight": 1.0},
+SETS = {
+    "pbmc3k": ["cell_type"],
+    "pbmc10k_cite": ["cell_type"],
+    "spleen_ln_sln111_d2": ["cell_type"],
+    "pbmc_ding2020_10xv2v3": ["cell_type", "batch"],
+    "mouse_hpc_4batches": ["batch"],
 }
-FINE_TUNED = "scldm, fine-tuned jointly"
-WITH_VARIANTS = ("pbmc3k",)
-TIMES = ("train_to_scvi", "stage_2_to_stage_1", "generate_to_decode")
+"""Conditions in each data set; the first is the one that cells are scored by."""
+
+QUICK = ("pbmc3k", "pbmc_ding2020_10xv2v3")
+LONG = {"pbmc3k": ("genes_10x",)}
+"""Families that only some data sets have time for."""
+
+MAX_TRAIN = 5000
+COPIES = 4
+FLOOR = "floor"
+OURS = "scldm"
 
 
 def main() -> None:
+    args = arguments()
+    warnings.simplefilter("ignore")
+    stem = "generation_validation" if args.validation else "generation"
+    results = Results(args.out / f"{stem}.csv", ["data", "seed", "method"])
+    for name in args.sets or (QUICK if args.quick else SETS):
+        for seed in [0] if args.quick else args.seeds:
+            long = () if args.quick else LONG.get(name, ())
+            families = args.methods or [*DEFAULT, *long]
+            Run(args, results, stem, name, seed).finish(families)
+    report(results.rows, args.out / stem)
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of the real data sets")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--quick", action="store_true", help="one seed")
-    parser.add_argument("--sets", nargs="+", default=DATA)
-    args = parser.parse_args()
-    warnings.simplefilter("ignore")
-    results = Results(args.out / "generation.csv", ["data", "seed", "method"])
-    for name in args.sets:
-        for seed in range(1 if args.quick else 3):
-            path = args.data / f"{name}.h5ad"
-            if not results.has(data=name, seed=seed, method="scldm"):
-                run(results, path, name, seed)
-            if name in WITH_VARIANTS and not results.has(data=name, seed=seed, method=FINE_TUNED):
-                run_variants(results, path, name, seed)
-    report(results, args.out / "generation.md")
+    parser.add_argument("--sets", nargs="+", choices=SETS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", choices=FAMILIES, help=f"default: {DEFAULT}")
+    parser.add_argument("--quick", action="store_true", help="one seed of two data sets")
+    parser.add_argument("--validation", action="store_true", help="judge by validation cells")
+    parser.add_argument("--recompute", action="store_true", help="measure kept cells again")
+    return parser.parse_args()
 
 
-def run(results: Results, path: Path, name: str, seed: int) -> None:
-    """Add the rows of one data set and seed; ours comes last, as it has the times of all."""
-    train, test = split(path, seed)
-    rows = Rows(results, name, seed, train, test)
-    scvi.settings.seed = seed
-    model, times = train_scldm(train)
-    new, generate_time = timed(lambda: model.generate(cell_type=rows.labels, seed=seed))
-    z, what = model.sample_latent(cell_type=rows.labels, seed=seed)
-    _, decode_time = timed(lambda: model.decode(z, seed=seed, **what))
-    rival, scvi_time = train_scvi(train, seed)
-    rows.add("scVI, N(0, I)", scvi_from_prior(rival, test.n_obs, seed), labelled=False)
-    rows.add("scVI, posterior of the test cells", predictive(rival, test), labelled=True)
-    rows.add(
-        "scldm",
-        new,
-        labelled=True,
-        train_to_scvi=(times[0] + times[1]) / scvi_time,
-        stage_2_to_stage_1=times[1] / times[0],
-        generate_to_decode=generate_time / decode_time,
-    )
+@dataclass
+class Run:
+    """One seed of one data set.
+
+    Parameters
+    ----------
+    args
+        Of the command line.
+    results
+        The table.
+    stem
+        Name of the table, and of the folder within that of the cells.
+    name
+        The data set.
+    seed
+        Seed of the split, the training, the draws and the metrics.
+    """
+
+    args: argparse.Namespace
+    results: Results
+    stem: str
+    name: str
+    seed: int
+
+    def finish(self, families: list[str]) -> None:
+        """Make what cells are missing, and measure those that have no row yet."""
+        unmade = [] if self.args.recompute else self._unmade(families)
+        methods = [method for key in families for method in FAMILIES[key].methods]
+        if self.args.recompute:
+            wanted = [method for method in methods if self._path(method).is_file()]
+        else:
+            wanted = [method for method in methods if not self._has(method)]
+        if not wanted:
+            return
+        train, test = self._data()
+        for key in unmade:
+            self._make(key, train, test)
+        made = {method: ad.read_h5ad(self._path(method)) for method in wanted}
+        scores = judge(train, test, made, SETS[self.name][0], self.seed)
+        for source, row in scores.iterrows():
+            measured = made[source].uns if source in made else {}
+            key = {"data": self.name, "seed": self.seed, "method": source}
+            self.results.add(**key, **row, **measured)
+
+    def _has(self, method: str) -> bool:
+        return self.results.has(data=self.name, seed=self.seed, method=method)
+
+    def _unmade(self, families: list[str]) -> list[str]:
+        """Return families with a method that has neither a row nor cells."""
+        return [
+            key
+            for key in families
+            if not all(self._has(m) or self._path(m).is_file() for m in FAMILIES[key].methods)
+        ]
+
+    def _path(self, method: str) -> Path:
+        folder = self.args.out / "cells" / self.stem / f"{self.name}_{self.seed}"
+        return folder / f"{re.sub('[^a-z0-9]+', '_', method.lower()).strip('_')}.h5ad"
+
+    def _data(self) -> tuple[ad.AnnData, ad.AnnData]:
+        """Return training cells, and cells to be judged by of types that those have."""
+        conditions = SETS[self.name]
+        train, test = split(
+            self.args.data / f"{self.name}.h5ad",
+            self.seed,
+            conditions[0],
+            max_train=MAX_TRAIN,
+            validation=self.args.validation,
+        )
+        for cells in (train, test):
+            cells.obs = cells.obs[conditions].astype(str)
+            cells.var = cells.var[[]]
+            cells.uns.clear()
+        return train, test[test.obs[conditions[0]].isin(train.obs[conditions[0]])].copy()
+
+    def _make(self, family: str, train: ad.AnnData, test: ad.AnnData) -> None:
+        """Keep a family's cells."""
+        asked = test[np.tile(np.arange(test.n_obs), COPIES)].copy()
+        asked.obs_names_make_unique()
+        made = make(family, train, asked, self.seed, self._reference(family))
+        for method, cells in made.items():
+            path = self._path(method)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            cells.write_h5ad(partial, compression="gzip")
+            partial.replace(path)
+            seconds, speed = cells.uns["train_seconds"], cells.uns["cells_per_second"]
+            print(
+                f"{self.name} {self.seed} {method}: {seconds:.0f} s, {speed:.0f} cells/s",
+                flush=True,
+            )
+
+    def _reference(self, family: str) -> float:
+        """Return the seconds in which scldm learned from these cells, where they matter."""
+        if FAMILIES[family].trains_for is None:
+            return float("nan")
+        if self._path(OURS).is_file():
+            return float(ad.read_h5ad(self._path(OURS)).uns["train_seconds"])
+        if self._has(OURS):
+            rows = self.results.rows.set_index(["data", "seed", "method"])
+            return float(rows.loc[(self.name, self.seed, OURS), "train_seconds"])
+        raise SystemExit(f"`{family}` trains for a multiple of scldm's time: run `{OURS}` first.")
 
 
-def run_variants(results: Results, path: Path, name: str, seed: int) -> None:
-    """Add the rows of other autoencoders and of the third stage."""
-    train, test = split(path, seed)
-    rows = Rows(results, name, seed, train, test)
-    for method, options in VARIANTS.items():
-        if not results.has(data=name, seed=seed, method=method):
-            scvi.settings.seed = seed
-            model, _ = train_scldm(train, **options)
-            rows.add(method, model.generate(cell_type=rows.labels, seed=seed), labelled=True)
-    scvi.settings.seed = seed
-    model, _ = train_scldm(train)
-    if not results.has(data=name, seed=seed, method="scldm"):
-        rows.add("scldm", model.generate(cell_type=rows.labels, seed=seed), labelled=True)
-    model.fine_tune(enable_progress_bar=False)
-    rows.add(FINE_TUNED, model.generate(cell_type=rows.labels, seed=seed), labelled=True)
+def judge(
+    train: ad.AnnData, test: ad.AnnData, made: dict[str, ad.AnnData], groupby: str, seed: int
+) -> pd.DataFrame:
+    """Return every metric of every source, the floor among them.
 
+    Parameters
+    ----------
+    train, test
+        Real cells.
+    made
+        Generated cells by method, for each test cell the same number.
+    groupby
+        The condition that cells are scored by; cells of methods that ignore it have no column of
+        that name.
+    seed
+        Seed of the metrics.
+    """
 
-class Rows:
-    """Measures cells of one data set and seed, and adds them to the table beside the floor."""
+    def evaluated(cells: dict[str, ad.AnnData], by: str | None, **options: object) -> pd.DataFrame:
+        # intervals over cells say nothing that seeds do not say better
+        return scldm.metrics.evaluate(test, cells, train, by, n_bootstrap=0, seed=seed, **options)
 
-    def __init__(
-        self, results: Results, name: str, seed: int, train: ad.AnnData, test: ad.AnnData
-    ) -> None:
-        self.results = results
-        self.key = {"data": name, "seed": seed}
-        self.train = train
-        self.test = test
-        self.labels = test.obs[LABEL].tolist() * COPIES
-
-    def add(self, method: str, cells: ad.AnnData, labelled: bool, **times: float) -> None:
-        """Add a row; distances take as many cells as there are test cells, of the same types."""
-        train, test, seed = self.train, self.test, self.key["seed"]
-        table = scldm.metrics.evaluate(test, cells[: test.n_obs].copy(), train, seed=seed)
-        floor, made = table.iloc[0], table.iloc[1]
-        floor["label_f1"], made["label_f1"] = label_f1(train, test, cells if labelled else None)
-        for which, row in ((FLOOR, floor), (method, made)):
-            if not self.results.has(**self.key, method=which):
-                ratio = row["w2"] / floor["w2"]
-                extra = times if which == method else {}
-                self.results.add(**self.key, method=which, **row, w2_to_floor=ratio, **extra)
-        print(*self.key.values(), method, made.round(3).to_dict(), times, flush=True)
-
-
-def label_f1(train: ad.AnnData, test: ad.AnnData, cells: ad.AnnData | None) -> tuple[float, float]:
-    """Return the ceiling, of real test cells, and the score of all the cells."""
-    projection = scldm.metrics.Projection(30).fit(train.X)
-    fidelity = scldm.metrics.LabelFidelity().fit(projection.transform(train.X), train.obs[LABEL])
-    ceiling = fidelity.score(projection.transform(test.X), test.obs[LABEL])
-    if cells is None:
-        return ceiling, float("nan")
-    return ceiling, fidelity.score(projection.transform(cells.X), cells.obs[LABEL])
-
-
-def timed(call: Callable):
-    """Return a call's result and its seconds."""
-    start = time.perf_counter()
-    return call(), time.perf_counter() - start
-
-
-def train_scldm(train: ad.AnnData, **options: object) -> tuple[scldm.SCLDM, tuple[float, float]]:
-    """Train with default settings but for those given."""
-    data = train.copy()
-    scldm.SCLDM.setup_anndata(data, cell_type_key=LABEL)
-    model = scldm.SCLDM(data, **options)
-    _, stage_1 = timed(lambda: model.train_autoencoder(enable_progress_bar=False))
-    _, stage_2 = timed(lambda: model.train_diffusion(enable_progress_bar=False))
-    return model, (stage_1, stage_2)
-
-
-def train_scvi(train: ad.AnnData, seed: int) -> tuple[scvi.model.SCVI, float]:
-    """Train scVI with its default settings."""
-    scvi.settings.seed = seed
-    data = train.copy()
-    scvi.model.SCVI.setup_anndata(data)
-    model = scvi.model.SCVI(data)
-    _, seconds = timed(lambda: model.train(enable_progress_bar=False))
-    return model, seconds
-
-
-@torch.inference_mode()
-def scvi_from_prior(model: scvi.model.SCVI, n_cells: int, seed: int) -> ad.AnnData:
-    """Decode standard normal latents with library sizes of random training cells."""
-    torch.manual_seed(seed)
-    totals = torch.as_tensor(np.asarray(model.adata.X.sum(axis=1)).ravel())
-    library = totals[torch.randint(len(totals), (n_cells,))].log().unsqueeze(1)
-    z = torch.randn(n_cells, model.module.n_latent)
-    outputs = model.module.generative(z, library, torch.zeros(n_cells, 1).long())
-    return _cells(outputs["px"].sample().numpy(), model.adata.var_names)
-
-
-def predictive(model: scvi.model.base.BaseModelClass, cells: ad.AnnData) -> ad.AnnData:
-    """Draw each cell once from its posterior predictive."""
-    drawn = model.posterior_predictive_sample(cells.copy(), n_samples=1).todense()
-    return _cells(drawn, cells.var_names, cells.obs[[LABEL]])
-
-
-def _cells(counts: np.ndarray, genes: pd.Index, obs: pd.DataFrame | None = None) -> ad.AnnData:
-    cells = ad.AnnData(sparse.csr_matrix(counts.astype(np.float32)), obs=obs)
-    cells.var_names = genes
-    cells.obs_names = [f"drawn_{i}" for i in range(cells.n_obs)]
-    return cells[np.asarray(cells.X.sum(axis=1)).ravel() > 0].copy()
-
-
-def report(results: Results, path: Path) -> None:
-    """Print the table of each data set and write all of them as Markdown."""
-    table = results.table(["data", "method"])
-    columns = [c for c in (*COLUMNS, *TIMES) if c in table]
-    seeds = results.rows.groupby("data")["seed"].nunique()
+    labelled = {name: cells for name, cells in made.items() if groupby in cells.obs}
     parts = []
-    for name, rows in table.groupby(level="data", sort=False):
-        title = f"## {name}, mean of {seeds[name]} seeds"
-        parts.append(f"{title}\n\n{rows.droplevel('data')[columns].round(3).to_markdown()}\n")
-    print("\n".join(parts))
-    path.write_text("\n".join(parts))
+    for by, sources in (
+        (groupby, labelled),
+        (None, {n: made[n] for n in made if n not in labelled}),
+    ):
+        if sources:
+            once = {name: cells[: test.n_obs].copy() for name, cells in sources.items()}
+            parts.append(wide(evaluated(once, by)))
+    scores = pd.concat(parts)
+    scores = scores[~scores.index.duplicated()]
+    if labelled:
+        # unlike a distance, a score does not depend on the number of cells, and rare types need many
+        most = COPIES * test.n_obs
+        more = evaluated(labelled, groupby, metrics=["label_f1"], max_cells=most)
+        scores["label_f1"] = wide(more)["label_f1"]
+    scores["w2_to_floor"] = scores["w2"] / scores.loc[FLOOR, "w2"]
+    return scores
+
+
+def wide(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each source: metrics of all cells, and means over types of those within."""
+    scores = scldm.metrics.side_by_side(table).T
+    within = (
+        table[table["group"] != "all"].groupby(["source", "metric"], sort=False)["value"].mean()
+    )
+    return scores.join(within.unstack().add_suffix("_within_types"))
 
 
 if __name__ == "__main__":
