@@ -3,16 +3,16 @@
 Luo et al. (2024), *scDiffusion: conditional generation of high-quality single-cell data using
 diffusion model*, Bioinformatics 40:btae518, and their code (EperLuo/scDiffusion). Taken from there:
 expression scaled to 10,000 and logarithmised; an autoencoder with layer norms, a squared error and a
-last ReLU; Gaussian diffusion with linear betas, noise prediction and ancestral sampling; one network
-for all types. Cells come as expression, so counts are made as users make them: expm1, scaled to the
+last ReLU; Gaussian diffusion in 1,000 steps with linear betas, noise prediction and ancestral sampling;
+one network for all types. Cells come as expression, so counts are made as users make them: expm1, scaled to the
 library size of a random training cell of the type, rounded.
 
 Departures: types are conditions of the network, dropped for a tenth of the cells, where theirs come
-from a classifier's gradient; 1,000 steps of diffusion, as in the paper of DDPM, and 32 latents, as 128
-and more made worse cells on validation cells (their data are tens of times larger); for the same
-reason 120 epochs, since the autoencoder overfits; layers of 512 and a learning rate of 1e-3 with a
-cosine, in place of thousands of units and 1e-5 for 150,000 steps and more; four AdaLN blocks of scldm's
-MLP; latents divided by one number to have unit variance, as in Rombach et al. (2022).
+from a classifier's gradient; 32 latents, as their 128 made worse cells on validation cells (their data
+are tens of times larger); for the same reason 120 epochs, since the autoencoder overfits; layers of 512
+and a learning rate of 1e-3 with a cosine, in place of wider ones and hundreds of thousands of steps at
+1e-4 and less; four AdaLN blocks of scldm's MLP; latents divided by one number to have unit variance, as
+in Rombach et al. (2022).
 """
 
 from __future__ import annotations

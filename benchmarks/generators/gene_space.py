@@ -8,8 +8,8 @@ units, cells do (Li and He 2025, *Back to basics: let denoising generative model
 are centred each and scaled together, as dividing rare genes by their small standard deviations blows
 up errors. Counts are made of expression as in :mod:`.ddpm`.
 
-It trains for a multiple of scldm's time, both stages together, and is sampled in scldm's default number
-of steps and in ten times as many.
+It trains for as long as scldm does in both stages, or ten times as long, and is sampled in scldm's
+default number of steps and in ten times as many.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class GeneSpaceDiffusion(Generator):
         What the names of the rows end in.
     """
 
-    def __init__(self, trains_for: float = 2.0, suffix: str = "") -> None:
+    def __init__(self, trains_for: float = 1.0, suffix: str = "") -> None:
         self.trains_for = trains_for
         name = f"diffusion in gene space{suffix}"
         self.methods = {
