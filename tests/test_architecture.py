@@ -43,7 +43,7 @@ RULES = {
     "data": Rule(banned=frozenset({"scvi", "lightning"})),
     "module": Rule(frozenset({"diffusion", "nn"}), ANNOTATED_DATA | {"scvi.data"}),
     "train": Rule(frozenset({"diffusion", "nn", "module"}), ANNOTATED_DATA | {"scvi.data"}),
-    "model": Rule(frozenset({"diffusion", "nn", "metrics", "module", "train"})),
+    "model": Rule(frozenset({"baselines", "diffusion", "nn", "metrics", "module", "train"})),
     "pl": Rule(frozenset({"metrics", "data"})),
     "cli": Rule(ROOMS | {ROOT_MODULE}),
     "__init__": Rule(ROOMS),

@@ -269,7 +269,8 @@ class Ridge(_Embedded):
 
     References
     ----------
-    Ahlmann-Eltze, Huber and Anders (2025), as above.
+    Ahlmann-Eltze, Huber and Anders (2025). Deep-learning-based gene perturbation effect prediction
+    does not yet outperform simple linear baselines. Nature Methods.
     """
 
     def __init__(
@@ -287,13 +288,39 @@ class Ridge(_Embedded):
 
     def fit(self, x: ArrayLike, perturbation: ArrayLike, context: ArrayLike | None = None) -> Self:
         super().fit(x, perturbation, context)
+        return self.fit_shifts(self.shifts_)
+
+    def fit_shifts(self, shifts: Mapping[str, ArrayLike]) -> Self:
+        """Learn from shifts in the place of cells.
+
+        Parameters
+        ----------
+        shifts
+            By perturbation, ``(n_features,)`` each.
+        """
+        self.shifts_ = {label: np.asarray(shift) for label, shift in shifts.items()}
         vectors = np.stack([self._vector(label) for label in self.shifts_])
-        shifts = np.stack(list(self.shifts_.values()))
+        target = np.stack(list(self.shifts_.values()))
         strength = self.penalty * (vectors**2).sum(axis=1).mean()
         # in the space of perturbations, of which there are few
         gram = vectors @ vectors.T + strength * np.eye(len(vectors))
-        self.weights_ = vectors.T @ np.linalg.lstsq(gram, shifts, rcond=None)[0]
+        self.weights_ = vectors.T @ np.linalg.lstsq(gram, target, rcond=None)[0]
         return self
 
+    def shift(self, perturbation: str) -> Array:
+        """The shift that all cells get, ``(n_features,)``.
+
+        Parameters
+        ----------
+        perturbation
+            One perturbation or combination.
+
+        Raises
+        ------
+        ValueError
+            If it has no vector.
+        """
+        return self._vector(self._canonical(perturbation)) @ self.weights_
+
     def _change(self, cells: Array, perturbation: str) -> Array:
-        return cells + self._vector(perturbation) @ self.weights_
+        return cells + self.shift(perturbation)

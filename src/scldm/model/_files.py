@@ -20,7 +20,7 @@ from ._plain import from_plain, to_plain
 
 __all__ = ["FilesMixin"]
 
-FORMAT = 3
+FORMAT = 4
 """Version of the layout of a saved model; raised when older code could not read a newer file."""
 
 _MODEL_FILE = "model.pt"

@@ -63,24 +63,27 @@ class PerturbationSet(Condition):
         self.dose = dose
         self.separator = separator
         self.embeddings = embeddings
-        items = {part for label in self.labels for part in self._split(label)}
+        items = {part for label in self.labels for part in self.members_of(label)}
         if embeddings is not None:
             # a name that reads as a combination cannot be told from one
-            items |= {name for name in embeddings.names if self._split(name) == [name]}
+            items |= {name for name in embeddings.names if self.members_of(name) == [name]}
         self.items = sorted(items)
         self._codes = {item: i for i, item in enumerate(self.items)}
-        self._known_sets = {frozenset(self._split(label)): label for label in self.labels[::-1]}
+        self._known_sets = {
+            frozenset(self.members_of(label)): label for label in self.labels[::-1]
+        }
 
     @property
     def arguments(self) -> tuple[str, ...]:
         return ("perturbation",) if self.dose is None else ("perturbation", "dose")
 
-    def _split(self, label: str) -> list[str]:
+    def members_of(self, label: str) -> list[str]:
+        """Return the members of a set, none for the control."""
         return members(label, self.control, self.separator)
 
     def _canonical(self, label: Any) -> str:
         """Return the label as the data spell it; combinations may be new, their parts not."""
-        parts = self._split(str(label))
+        parts = self.members_of(str(label))
         unknown = [part for part in parts if part not in self._codes]
         if unknown or (not parts and str(label) != self.control):
             advice = "" if self.embeddings is None else self.embeddings.advice
@@ -112,7 +115,7 @@ class PerturbationSet(Condition):
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
         labels = pd.Categorical(frame["perturbation"])
-        sets = [self._split(str(label)) for label in labels.categories]
+        sets = [self.members_of(str(label)) for label in labels.categories]
         size = max([1, *map(len, sets)])
         table = np.full((len(sets) + 1, size), -1.0)
         for row, parts in zip(table, sets, strict=False):

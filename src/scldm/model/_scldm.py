@@ -13,7 +13,7 @@ from anndata import AnnData
 from scvi.data import AnnDataManager
 from scvi.model.base import BaseModelClass, RNASeqMixin, VAEMixin
 
-from scldm.module import SCLDMModule
+from scldm.module import PerturbationDiffusion, SCLDMModule
 
 from ._autoencoders import CodebookMixin, build_autoencoder
 from ._choices import chosen, positive, share, weight
@@ -27,6 +27,8 @@ from ._generation import GenerationMixin
 from ._keys import KEYS
 from ._likelihood import LikelihoodMixin
 from ._networks import build_diffusion
+from ._pairing import perturbation_of
+from ._perturbing import PerturbingMixin
 from ._reading import ReadingMixin
 from ._recipe import Recipe
 from ._registered import conditions_from_registry
@@ -43,6 +45,7 @@ class SCLDM(
     FilesMixin,
     GenerationMixin,
     EditingMixin,
+    PerturbingMixin,
     LikelihoodMixin,
     ReadingMixin,
     DistillationMixin,
@@ -221,10 +224,14 @@ class SCLDM(
             condition_dropout=condition_dropout,
             ema_decay=ema_decay,
         )
-        self.module = SCLDMModule(stage_1, diffusion)
+        perturbation = perturbation_of(self.conditions)
+        ways = perturbation and PerturbationDiffusion(perturbation.embedder, n_latent)
+        self.module = SCLDMModule(stage_1, diffusion, ways)
         self.training_frame_: pd.DataFrame | None = None
         self.autoencoder_trained_ = False
         self.diffusion_trained_ = False
+        self.perturbation_trained_ = False
+        self.shifts_ = None
         self.student_ = None
         self.var_ = None if adata is None else adata.var.copy()
         self._model_summary_string = (

@@ -49,9 +49,13 @@ class TrainingMixin:
         early_stopping: bool = False,
         autoencoder_kwargs: dict[str, Any] | None = None,
         diffusion_kwargs: dict[str, Any] | None = None,
+        perturbation_kwargs: dict[str, Any] | None = None,
         **trainer_kwargs: Any,
     ) -> None:
-        """Train both stages, one after the other.
+        """Train all stages, one after the other.
+
+        The third, see :meth:`train_perturbation`, takes seconds and is left out where there are no
+        perturbed cells, or no control cells to compare them with.
 
         Parameters
         ----------
@@ -71,11 +75,11 @@ class TrainingMixin:
             to the weights of its best epoch. Off by default: on real data the held-out loss of
             either stage turns up long before the cells it makes stop getting better, see the
             guide.
-        autoencoder_kwargs, diffusion_kwargs
-            For one stage only: arguments of :meth:`train_autoencoder` and
-            :meth:`train_diffusion`.
+        autoencoder_kwargs, diffusion_kwargs, perturbation_kwargs
+            For one stage only: arguments of :meth:`train_autoencoder`, :meth:`train_diffusion`
+            and :meth:`train_perturbation`.
         **trainer_kwargs
-            For Lightning's trainer in both stages (``precision``, ``logger``, ``callbacks``,
+            For Lightning's trainer in all stages (``precision``, ``logger``, ``callbacks``,
             ``enable_progress_bar``, ...).
         """
         for name in ("early_stopping_monitor", "checkpointing_monitor", "enable_checkpointing"):
@@ -97,6 +101,9 @@ class TrainingMixin:
             **{"batch_size": batch_size, **split, **shared, **(autoencoder_kwargs or {})},
         )
         self.train_diffusion(max_steps, **{**shared, **(diffusion_kwargs or {})})
+        if self._has_perturbed_and_control_cells():
+            shared.pop("early_stopping")
+            self.train_perturbation(**{**shared, **(perturbation_kwargs or {})})
 
     def train_autoencoder(
         self,
@@ -148,7 +155,7 @@ class TrainingMixin:
             plan = AdversarialPlan(self.module.autoencoder, **plan_kwargs)
         else:
             plan = AutoencoderPlan(self.module.autoencoder, **plan_kwargs)
-        self.diffusion_trained_ = False
+        self.diffusion_trained_ = self.perturbation_trained_ = False
         self._forget_student()
         self._run_stage(
             "Autoencoder",

@@ -4,6 +4,7 @@ from ._adversary import Discriminator, log_normalised, sampled_expression
 from ._autoencoder import CountAutoencoder, moment_dispersion
 from ._counts import sample_counts
 from ._latent_diffusion import LatentDiffusion
+from ._perturbation import SOURCE, PerturbationDiffusion
 from ._quantiser import ProductQuantiser
 from ._scldm import SCLDMModule
 from ._vector_quantised import VectorQuantisedAutoencoder
@@ -13,9 +14,11 @@ AUTOENCODERS = {"vae": CountAutoencoder, "vq": VectorQuantisedAutoencoder}
 
 __all__ = [
     "AUTOENCODERS",
+    "SOURCE",
     "CountAutoencoder",
     "Discriminator",
     "LatentDiffusion",
+    "PerturbationDiffusion",
     "ProductQuantiser",
     "SCLDMModule",
     "VectorQuantisedAutoencoder",

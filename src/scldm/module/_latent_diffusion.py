@@ -135,12 +135,26 @@ class LatentDiffusion(nn.Module):
         x_0: Tensor,
         conditions: Mapping[str, Tensor],
         generator: torch.Generator | None = None,
+        start: Tensor | None = None,
     ) -> Tensor:
-        """Return the training loss at random times, noise and dropped conditions, ``(n,)``."""
+        """Return the training loss at random times, noise and dropped conditions, ``(n,)``.
+
+        Parameters
+        ----------
+        x_0
+            Standardised cells, ``(n, n_latent + 1)``.
+        conditions
+            Encoded conditions, each ``(n, width)``.
+        generator
+            Source of all that is random.
+        start
+            What the paths to these cells start from, in the place of noise; already paired.
+        """
         t, noise = self._draw(x_0, generator)
         dropped = self.drop_at_random(conditions, generator)
-        noise = self.coupling.pair(x_0.detach(), noise, dropped)
-        return self.trained.loss(x_0, t, noise, dropped)
+        if start is None:
+            start = self.coupling.pair(x_0.detach(), noise, dropped)
+        return self.trained.loss(x_0, t, start, dropped)
 
     @torch.no_grad()
     def validation_loss(

@@ -6,12 +6,13 @@ from scvi.module.base import BaseModuleClass, LossOutput
 
 from ._autoencoder import CountAutoencoder
 from ._latent_diffusion import LatentDiffusion
+from ._perturbation import PerturbationDiffusion
 
 __all__ = ["SCLDMModule"]
 
 
 class SCLDMModule(BaseModuleClass):
-    """Holds the two stages; to scvi-tools' methods it behaves as its autoencoder.
+    """Holds the stages; to scvi-tools' methods it behaves as its autoencoder.
 
     Parameters
     ----------
@@ -19,12 +20,20 @@ class SCLDMModule(BaseModuleClass):
         Stage 1.
     diffusion
         Stage 2, on the latents of stage 1.
+    perturbation
+        From control cells to perturbed ones, where cells have perturbations.
     """
 
-    def __init__(self, autoencoder: CountAutoencoder, diffusion: LatentDiffusion) -> None:
+    def __init__(
+        self,
+        autoencoder: CountAutoencoder,
+        diffusion: LatentDiffusion,
+        perturbation: PerturbationDiffusion | None = None,
+    ) -> None:
         super().__init__()
         self.autoencoder = autoencoder
         self.diffusion = diffusion
+        self.perturbation = perturbation
 
     @property
     def gene_likelihood(self) -> str:

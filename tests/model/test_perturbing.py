@@ -1,0 +1,372 @@
+"""Control cells under perturbations: pairing, latent arithmetic, the flow, and the methods."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from scldm import SCLDM
+from scldm.baselines import Ridge
+from scldm.model import PERTURBATION_METHODS, PerturbationMethod
+from scldm.model._conditions import Number
+from scldm.model._embeddings import Embeddings
+from scldm.model._pairing import Group, compared
+from scldm.model._perturbations import PerturbationSet
+from scldm.model._shifts import Shifts
+
+METHODS = list(PERTURBATION_METHODS)
+
+
+def control_cells(model, n=30):
+    adata = model.adata
+    return adata[np.flatnonzero(adata.obs["guide"] == "control")[:n]].copy()
+
+
+def shifts_of(model):
+    return Shifts.from_plain(model._perturbation_condition(), model.shifts_)
+
+
+# -- who is compared with whom ------------------------------------------------------------------
+
+
+def frame_of(rows):
+    frame = pd.DataFrame(rows, columns=["perturbation", "cell_type", "batch"])
+    return frame.astype("category")
+
+
+def test_cells_are_compared_with_control_cells_of_their_context():
+    rows = [("control", t, b) for t in "BT" for b in "12" for _ in range(6)]
+    rows += [("A", t, b) for t in "BT" for b in "12" for _ in range(3)]
+    frame = frame_of(rows)
+    groups = compared(
+        frame, PerturbationSet("p", ["control", "A"], "control"), ["cell_type", "batch"]
+    )
+    assert len(groups) == 4
+    for group in groups:
+        inside = frame.iloc[np.concatenate([group.perturbed, group.control])]
+        assert inside["cell_type"].nunique() == inside["batch"].nunique() == 1
+        assert (frame["perturbation"].iloc[group.control] == "control").all()
+        assert len(group.control) == 6
+        assert len(group.perturbed) == 3
+
+
+def test_a_batch_without_control_cells_borrows_those_of_the_type():
+    """As where every perturbation was sequenced by itself."""
+    rows = [("control", "B", "1")] * 6 + [("A", "B", "2")] * 3
+    (group,) = compared(
+        frame_of(rows), PerturbationSet("p", ["control", "A"], "control"), ["cell_type", "batch"]
+    )
+    assert group.control.tolist() == list(range(6))
+
+
+def test_a_type_without_control_cells_is_left_out_with_a_warning():
+    rows = [("control", "B", "1")] * 6 + [("A", "B", "1")] * 3 + [("A", "T", "1")] * 3
+    with pytest.warns(UserWarning, match=r"No control cell \('control'\) .*'T'"):
+        groups = compared(
+            frame_of(rows),
+            PerturbationSet("p", ["control", "A"], "control"),
+            ["cell_type", "batch"],
+        )
+    assert len(groups) == 1
+
+
+# -- latent arithmetic --------------------------------------------------------------------------
+
+
+def test_a_shift_is_the_mean_difference_within_contexts():
+    """Contexts differ in level and in their share of perturbed cells, which must not leak in."""
+    rng = np.random.default_rng(0)
+    kind = rng.integers(0, 2, 4000)
+    treated = rng.random(4000) < np.where(kind == 1, 0.8, 0.2)
+    x = rng.normal(size=(4000, 3)) * 0.1 + 5.0 * kind[:, None] + treated[:, None] * [1.0, -2.0, 0]
+    groups = [
+        Group(
+            "A",
+            np.nan,
+            np.flatnonzero(treated & (kind == k)),
+            np.flatnonzero(~treated & (kind == k)),
+        )
+        for k in range(2)
+    ]
+    shifts = Shifts.fit(x, groups, PerturbationSet("p", ["control", "A"], "control"))
+    np.testing.assert_allclose(shifts.at("A"), [1, -2, 0], atol=0.02)
+    np.testing.assert_array_equal(shifts.at("control"), np.zeros(3))
+
+
+def dosed(doses, changes, **kwargs):
+    condition = PerturbationSet(
+        "p", ["control", "A"], "control", Number("dose", "d", 0, 1, "float"), **kwargs
+    )
+    return Shifts(condition, {"A": (np.array(doses, float), np.array(changes, float))})
+
+
+def test_over_doses_the_shift_is_a_monotone_curve_through_what_was_seen():
+    shifts = dosed([1, 10, 100], [[1.0, -1], [4, -1.1], [4.5, -9]])
+    for dose, change in zip(*shifts.curves["A"], strict=True):
+        np.testing.assert_allclose(shifts.at("A", dose), change)
+    path = np.array([shifts.at("A", dose) for dose in np.geomspace(0.01, 1000, 400)])
+    assert (np.diff(path[:, 0]) >= 0).all()
+    assert (np.diff(path[:, 1]) <= 0).all()
+    # no jumps, nothing at dose zero, and no guess beyond the highest dose
+    assert np.abs(np.diff(path, axis=0)).max() < 0.3
+    np.testing.assert_allclose(shifts.at("A", 0.5), [0.5, -0.5])
+    np.testing.assert_allclose(shifts.at("A", 0.0), [0, 0])
+    np.testing.assert_allclose(shifts.at("A", 1e6), [4.5, -9])
+
+
+def combined(double):
+    condition = PerturbationSet("p", ["control", "A", "B", "C", "A+B"], "control")
+    singles = {"A": [1.0, 0, 0], "B": [0, 2.0, 0], "C": [0, 0, 1.0]}
+    curves = {
+        k: (np.array([np.nan]), np.array([v])) for k, v in (singles | {"A+B": double}).items()
+    }
+    shifts = Shifts(condition, curves)
+    shifts.interaction = shifts._fitted_interaction()
+    return shifts
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1.0, 1.0), (0.5, 0.75), (2.0, 1.5)])
+def test_unseen_combinations_are_sums_as_far_as_seen_ones_are(factor, expected):
+    """One combination seen counts as much as the belief that combinations are additive."""
+    shifts = combined([factor, 2 * factor, 0])
+    assert shifts.interaction == pytest.approx(expected)
+    np.testing.assert_allclose(shifts.at("A+C"), expected * np.array([1, 0, 1]))
+    np.testing.assert_allclose(shifts.at("A+B"), [factor, 2 * factor, 0])
+
+
+def test_perturbations_without_cells_are_guessed_from_embeddings():
+    vectors = {"A": [1.0, 0], "B": [0, 1.0], "New": [1.0, 1.0]}
+    embeddings = Embeddings("vectors", list(vectors), np.array(list(vectors.values()), np.float32))
+    condition = PerturbationSet("p", ["control", "A", "B"], "control", embeddings=embeddings)
+    known = {"A": np.array([1.0, 0, 2]), "B": np.array([0, 1.0, 2])}
+    shifts = Shifts(condition, {k: (np.array([np.nan]), v[None]) for k, v in known.items()})
+    ridge = Ridge(vectors).fit_shifts(known)
+    np.testing.assert_allclose(shifts.at("New"), ridge.shift("New"))
+    np.testing.assert_allclose(shifts.at("A+New"), known["A"] + ridge.shift("New"))
+
+
+def test_nothing_is_made_up_of_members_never_seen_alone():
+    condition = PerturbationSet("p", ["control", "A", "B+C"], "control")
+    shifts = Shifts(condition, {k: (np.array([np.nan]), np.ones((1, 2))) for k in ("A", "B+C")})
+    with pytest.raises(ValueError, match=r"'A\+B'.*\['B'\] never stand alone"):
+        shifts.at("A+B")
+
+
+# -- the model ----------------------------------------------------------------------------------
+
+
+def test_arithmetic_moves_latents_by_the_shift(trained):
+    cells = control_cells(trained, 12)
+    new = trained.predict_perturbation(
+        cells, "KLF1", 10.0, method="arithmetic", n_samples=300, seed=0
+    )
+    change = new.obsm["X_scldm_delta"].mean(axis=0)
+    expected = shifts_of(trained).at("KLF1", 10.0)[:-1]
+    error = 4 * new.obsm["X_scldm_delta"].std(axis=0) / np.sqrt(len(new))
+    assert (np.abs(change - expected) < error).all()
+
+
+def test_an_untrained_flow_is_latent_arithmetic(setup, trained, adata):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        SCLDM.setup_anndata(adata, **setup)
+    model = SCLDM(adata, n_hidden=32, n_latent=6, width=32, depth=2)
+    state = {k: v for k, v in trained.module.state_dict().items() if "perturbation" not in k}
+    model.module.load_state_dict(state, strict=False)
+    latents = model._encode(adata)
+    model.module.perturbation.fit_standardisation(
+        latents.mean, latents.variance, latents.log_library
+    )
+    model.training_frame_, model.shifts_ = trained.training_frame_, trained.shifts_
+    model.autoencoder_trained_ = model.perturbation_trained_ = model.is_trained_ = True
+    flow, arithmetic = (
+        model.predict_perturbation(perturbation="TP53", dose=1.0, method=m, seed=1)
+        for m in ("flow", "arithmetic")
+    )
+    np.testing.assert_allclose(flow.obsm["X_scldm"], arithmetic.obsm["X_scldm"], atol=2e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_returns_counts_of_the_very_cells(trained, method):
+    cells = control_cells(trained)
+    new = trained.predict_perturbation(cells, "KLF1", 10.0, method=method, seed=3, steps=8)
+    assert new.n_obs == 30
+    assert (new.X.data == np.round(new.X.data)).all()
+    assert (new.X.data > 0).all()
+    assert list(new.obs_names) == list(cells.obs_names) == new.obs["source_cell"].tolist()
+    assert (new.obs["guide"] == "KLF1").all()
+    assert (new.obs["concentration"] == 10.0).all()
+    for column in ("type", "donor", "day", "sex"):
+        assert new.obs[column].tolist() == cells.obs[column].tolist(), column
+    assert new.uns["scldm"]["method"] == method
+    again = trained.predict_perturbation(
+        cells, "KLF1", 10.0, method=method, seed=3, steps=8, batch_size=1
+    )
+    assert (again.X != new.X).nnz == 0
+
+
+@pytest.mark.parametrize("method", ["flow", "delta", "arithmetic"])
+def test_predictions_come_close_to_perturbed_cells(trained, method):
+    """Means of predicted log expression, by type, against cells of the guide: better than no change."""
+
+    def log_mean(adata, x):
+        x = np.asarray(x.todense())
+        x = np.log1p(1e3 * x / x.sum(1, keepdims=True))
+        return np.stack([x[(adata.obs["type"] == t).to_numpy()].mean(0) for t in "BT"])
+
+    adata = trained.adata
+    truth = adata[adata.obs["guide"] == "KLF1"]
+    control = adata[adata.obs["guide"] == "control"]
+    new = trained.predict_perturbation(
+        perturbation="KLF1", dose=10.0, method=method, n_samples=5, seed=0
+    )
+    target = log_mean(truth, truth.layers["counts"])
+    missed = np.square(log_mean(new, new.X) - target).sum()
+    unchanged = np.square(log_mean(control, control.layers["counts"]) - target).sum()
+    assert missed < 0.5 * unchanged
+
+
+def test_samples_and_means(trained):
+    cells = control_cells(trained, 10)
+    settings = {"perturbation": "TP53", "dose": 1.0, "n_samples": 40, "seed": 2}
+    drawn = trained.predict_perturbation(cells, **settings)
+    assert drawn.n_obs == 400
+    assert drawn.obs_names[41] == f"{cells.obs_names[1]}_1"
+    assert (drawn.obs["source_cell"].to_numpy() == np.repeat(cells.obs_names, 40)).all()
+    mean = trained.predict_perturbation(cells, **settings, return_mean=True)
+    assert mean.shape == (10, drawn.n_vars)
+    assert list(mean.obs_names) == list(cells.obs_names)
+    averaged = np.asarray(drawn.X.todense()).reshape(10, 40, -1)
+    error = averaged.std(axis=1) / np.sqrt(40)
+    assert (np.abs(averaged.mean(axis=1) - mean.X) < 5 * error + 0.5).mean() > 0.99
+    np.testing.assert_allclose(
+        mean.obsm["X_scldm"], drawn.obsm["X_scldm"].reshape(10, 40, -1).mean(axis=1), rtol=1e-5
+    )
+
+
+def test_without_cells_those_of_the_control_are_taken(trained):
+    new = trained.predict_perturbation(perturbation="TP53", dose=1.0, seed=0)
+    adata = trained.adata
+    assert list(new.obs_names) == list(adata.obs_names[adata.obs["guide"] == "control"])
+
+
+def test_one_perturbation_for_each_cell(trained):
+    cells = control_cells(trained, 3)
+    guides = ["KLF1", "TP53", "KLF1+TP53"]
+    new = trained.predict_perturbation(
+        cells, guides, [1.0, 10.0, 1.0], method="arithmetic", seed=0
+    )
+    assert new.obs["guide"].astype(str).tolist() == guides
+    assert new.obs["concentration"].tolist() == [1.0, 10.0, 1.0]
+
+
+def test_a_method_of_ones_own(trained):
+    class Nothing(PerturbationMethod):
+        """Leaves cells as they are."""
+
+        def prepare(self, job):
+            return lambda block, rows: (
+                job.latents[rows].mean,
+                job.latents[rows].log_library,
+            )
+
+    new = trained.predict_perturbation(perturbation="TP53", dose=1.0, method=Nothing(), seed=0)
+    np.testing.assert_allclose(new.obsm["X_scldm_delta"], 0, atol=1e-6)
+    assert new.uns["scldm"]["method"] == "Nothing"
+
+
+def test_predictions_survive_saving(trained, tmp_path):
+    trained.save(tmp_path / "model")
+    loaded = SCLDM.load(tmp_path / "model", trained.adata.copy())
+    settings = {"perturbation": "KLF1+TP53", "dose": 10.0, "seed": 5}
+    cells = control_cells(trained)
+    one, two = (m.predict_perturbation(cells, **settings) for m in (trained, loaded))
+    assert (one.X != two.X).nnz == 0
+
+
+def test_the_perturbation_stage_leaves_the_others_alone(setup, adata):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        SCLDM.setup_anndata(adata, **setup)
+        model = SCLDM(adata, n_hidden=16, n_latent=4, width=16, depth=1)
+        model.train_autoencoder(3, enable_progress_bar=False)
+        before = {k: v.clone() for k, v in model.module.state_dict().items()}
+        split = model.train_indices.copy()
+        model.train_perturbation(10, enable_progress_bar=False)
+    for name, value in model.module.state_dict().items():
+        same = torch.equal(value, before[name])
+        if not name.startswith("perturbation"):
+            assert same, name
+    moved = [
+        name
+        for name, value in model.module.perturbation.named_parameters()
+        if "trained" in name and torch.equal(value, before[f"perturbation.{name}"])
+    ]
+    # only vectors of conditions that are never absent stay where they were
+    assert all(name.endswith("absent") for name in moved), moved
+    np.testing.assert_array_equal(model.train_indices, split)
+    assert "perturbation_loss_train" in model.history
+    model.predict_perturbation(perturbation="TP53", dose=1.0)
+    model.train_autoencoder(1, enable_progress_bar=False)
+    with pytest.raises(RuntimeError, match=r"train_perturbation\(\)"):
+        model.predict_perturbation(perturbation="TP53", dose=1.0)
+
+
+# -- what is asked for wrongly ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({}, r"`perturbation` is missing. Known: \['CEBPA', 'CEBPA\+KLF1'"),
+        ({"perturbation": "MYC", "dose": 1.0}, "`perturbation='MYC'` is not known"),
+        ({"perturbation": "KLF1"}, "needs a `dose` too"),
+        ({"perturbation": "KLF1", "dose": "much"}, "`dose='much'` is not a number"),
+        (
+            {"perturbation": "KLF1", "dose": 1.0, "method": "magic"},
+            "`method='magic'` is not known",
+        ),
+        ({"perturbation": "KLF1", "dose": 1.0, "n_samples": 0}, "`n_samples=0`"),
+        ({"perturbation": ["KLF1"] * 3, "dose": 1.0}, "3 values for"),
+    ],
+)
+def test_clear_errors(trained, asked, message):
+    with pytest.raises(ValueError, match=message):
+        trained.predict_perturbation(**asked)
+
+
+def test_cells_must_be_control_cells(trained):
+    with pytest.raises(ValueError, match=r"not control cells \('control'\) but \['CEBPA'"):
+        trained.predict_perturbation(trained.adata, "KLF1", 1.0)
+
+
+def test_what_was_not_registered(adata, setup):
+    for key, given, message in (
+        ("dose_key", {"perturbation": "KLF1", "dose": 1.0}, "no dose is registered"),
+        ("perturbation_key", {"perturbation": "KLF1"}, "Give `perturbation_key`"),
+    ):
+        keys = {k: v for k, v in setup.items() if k not in (key, "dose_key")}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            SCLDM.setup_anndata(adata, **keys)
+        model = SCLDM(adata, n_hidden=8, n_latent=2, width=16, depth=1)
+        model.autoencoder_trained_ = model.perturbation_trained_ = True
+        model.training_frame_ = model._read_conditions(adata)
+        with pytest.raises(ValueError, match=message):
+            model.predict_perturbation(**given)
+
+
+def test_there_must_be_something_to_learn_from(adata, setup):
+    adata.obs["guide"] = "control"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        SCLDM.setup_anndata(adata, **setup)
+        model = SCLDM(adata, n_hidden=8, n_latent=2, width=16, depth=1)
+        with pytest.raises(RuntimeError, match=r"Call `train_autoencoder\(\)`"):
+            model.train_perturbation()
+        model.train(1, 1, enable_progress_bar=False)
+    assert not model.perturbation_trained_
+    with pytest.raises(ValueError, match="no perturbed cells, or no control cells"):
+        model.train_perturbation()
