@@ -37,7 +37,7 @@ _SOURCE_CELL = "source_cell"
 class PerturbingMixin:
     """``train_perturbation`` and ``predict_perturbation``."""
 
-    shifts_: dict[str, Any] | None = None
+    shifts_: dict[str, Any]
     """Mean changes of latents by perturbation, as plain data."""
 
     perturbation_trained_ = False

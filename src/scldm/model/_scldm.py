@@ -225,13 +225,15 @@ class SCLDM(
             ema_decay=ema_decay,
         )
         perturbation = perturbation_of(self.conditions)
-        ways = perturbation and PerturbationDiffusion(perturbation.embedder, n_latent)
+        ways = None
+        if perturbation is not None:
+            ways = PerturbationDiffusion(perturbation.embedder, n_latent)
         self.module = SCLDMModule(stage_1, diffusion, ways)
         self.training_frame_: pd.DataFrame | None = None
         self.autoencoder_trained_ = False
         self.diffusion_trained_ = False
         self.perturbation_trained_ = False
-        self.shifts_ = None
+        self.shifts_ = {}
         self.student_ = None
         self.var_ = None if adata is None else adata.var.copy()
         self._model_summary_string = (

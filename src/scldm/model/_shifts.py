@@ -15,6 +15,7 @@ from scipy.interpolate import PchipInterpolator
 
 from scldm.baselines import Ridge
 
+from ._embeddings import Embeddings
 from ._fields import shortened
 from ._pairing import Group
 from ._perturbations import PerturbationSet
@@ -105,9 +106,11 @@ class Shifts:
         parts = self.perturbation.members_of(label)
         if len(parts) > 1 and all(part in self.curves for part in parts):
             return self.interaction * np.sum([self.at(part, dose) for part in parts], axis=0)
-        if self.perturbation.embeddings is not None:
+        embeddings = self.perturbation.embeddings
+        if embeddings is not None:
             own = [self.at(part, dose) for part in parts if part in self.curves]
-            guessed = [self._guess(part, dose) for part in parts if part not in self.curves]
+            new = [part for part in parts if part not in self.curves]
+            guessed = [self._guess(part, dose, embeddings) for part in new]
             return (self.interaction if len(parts) > 1 else 1.0) * np.sum(own + guessed, axis=0)
         missing = [part for part in parts if part not in self.curves]
         raise ValueError(
@@ -153,16 +156,13 @@ class Shifts:
         top = np.sum([total @ change for total, change in zip(sums, seen, strict=True)]) + prior
         return float(top / (np.sum([total @ total for total in sums]) + prior))
 
-    def _guess(self, item: str, dose: float) -> np.ndarray:
+    def _guess(self, item: str, dose: float, embeddings: Embeddings) -> np.ndarray:
         """Return the change by a perturbation that no cell has alone, from its embedding."""
-        names, table = (
-            self.perturbation.items,
-            self.perturbation.embeddings.table(self.perturbation.items),
+        condition = self.perturbation
+        vectors = dict(
+            zip(condition.items, embeddings.table(condition.items).numpy(), strict=True)
         )
-        vectors = dict(zip(names, table.numpy(), strict=True))
-        ridge = Ridge(
-            vectors, control=self.perturbation.control, separator=self.perturbation.separator
-        )
+        ridge = Ridge(vectors, control=condition.control, separator=condition.separator)
         return ridge.fit_shifts({seen: self.at(seen, dose) for seen in self.curves}).shift(item)
 
 

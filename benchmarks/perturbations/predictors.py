@@ -1,0 +1,118 @@
+"""Who answers: scldm's methods, simple baselines, and scGen where it is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable
+
+import anndata as ad
+import numpy as np
+import scanpy as sc
+import scvi
+from scipy import sparse
+
+import scldm
+from scldm import baselines
+
+from .tasks import CONTROL, Question, Task
+
+__all__ = ["PREDICTORS", "log_normalised"]
+
+N_SAMPLES = 5
+METHODS = ("flow", "delta", "arithmetic", "conditional", "inversion")
+SCGEN_EPOCHS = 100
+
+Answers = dict[str, dict[str, np.ndarray]]
+"""By method and question, predicted cells, log-normalised."""
+
+
+def log_normalised(counts: np.ndarray | sparse.spmatrix) -> np.ndarray:
+    """Scale cells to a total of 10,000 and take log(1 + x)."""
+    dense = counts.toarray() if sparse.issparse(counts) else np.asarray(counts)
+    return np.log1p(1e4 * dense / np.maximum(dense.sum(axis=1, keepdims=True), 1))
+
+
+def ours(task: Task, seed: int) -> Answers:
+    """All methods of scldm, by one model with default settings."""
+    scvi.settings.seed = seed
+    data = task.train.copy()
+    keys = {f"{task.context}_key": task.context} if task.context else {}
+    scldm.SCLDM.setup_anndata(data, perturbation_key="perturbation", **keys)
+    model = scldm.SCLDM(data)
+    model.train(enable_progress_bar=False)
+
+    def cells(method: str, question: Question) -> np.ndarray:
+        control = data[question.control.obs_names].copy()
+        made = model.predict_perturbation(
+            control, question.perturbation, method=method, n_samples=N_SAMPLES, seed=seed
+        )
+        return log_normalised(made.X)
+
+    return {
+        f"scldm, {method}": {name: cells(method, q) for name, q in task.questions.items()}
+        for method in METHODS
+    }
+
+
+def simple(task: Task, seed: int) -> Answers:
+    """Means and additive changes of log-normalised expression."""
+    x = log_normalised(task.train.X)
+    context = task.train.obs[task.context] if task.context else None
+    kinds = {
+        "perturbed mean": baselines.PerturbedMean(),
+        "matching mean": baselines.MatchingMean(),
+        "additive": baselines.Additive(),
+    }
+    answers: Answers = {}
+    for name, baseline in kinds.items():
+        baseline.fit(x, task.train.obs["perturbation"], context)
+        answers[name] = {
+            asked: baseline.predict(log_normalised(q.control.X), q.perturbation)
+            for asked, q in task.questions.items()
+        }
+    return answers
+
+
+def scgen(task: Task, seed: int) -> Answers:
+    """ScGen (Lotfollahi et al. 2019) as in its tutorial, where there is one perturbation."""
+    labels = set(task.train.obs["perturbation"])
+    if importlib.util.find_spec("pertpy") is None or len(labels) != 2 or task.context is None:
+        return {}
+    import pertpy
+
+    logging.getLogger("scvi").setLevel(logging.ERROR)
+    scvi.settings.seed = seed
+    data = task.train.copy()
+    sc.pp.normalize_total(data, target_sum=1e4)
+    sc.pp.log1p(data)
+    kind = pertpy.tl.Scgen
+    kind.setup_anndata(data, batch_key="perturbation", labels_key=task.context)
+    model = kind(data)
+    model.train(
+        max_epochs=SCGEN_EPOCHS,
+        batch_size=32,
+        early_stopping=True,
+        early_stopping_patience=25,
+        enable_progress_bar=False,
+    )
+    found = {}
+    for name, question in task.questions.items():
+        context = question.true.obs[task.context].iloc[0]
+        predicted: ad.AnnData = model.predict(
+            ctrl_key=CONTROL, stim_key=question.perturbation, celltype_to_predict=context
+        )[0]
+        found[name] = _dense(predicted.X)
+    return {"scGen": found}
+
+
+def _dense(x: np.ndarray | sparse.spmatrix) -> np.ndarray:
+    return x.toarray() if sparse.issparse(x) else np.asarray(x)
+
+
+PREDICTORS: dict[str, Callable[[Task, int], Answers]] = {
+    "scldm": ours,
+    "simple": simple,
+    "scgen": scgen,
+}
+"""By name; each makes rows of its own."""
