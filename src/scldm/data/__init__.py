@@ -1,6 +1,14 @@
-"""Data that a first try needs, without a download, and gene sets."""
+"""Data that a first try needs, without a download, gene sets, and simulated perturbations."""
 
 from scldm.data._gene_sets import add_gene_sets, read_gmt
 from scldm.data._pbmc68k import pbmc68k
+from scldm.data._simulated import simulate_dose_response, simulate_responders, true_log_change
 
-__all__ = ["add_gene_sets", "pbmc68k", "read_gmt"]
+__all__ = [
+    "add_gene_sets",
+    "pbmc68k",
+    "read_gmt",
+    "simulate_dose_response",
+    "simulate_responders",
+    "true_log_change",
+]
