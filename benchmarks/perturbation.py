@@ -4,7 +4,8 @@
 
 Held out are: the stimulated cells of each type (Kang), the treated cells of each patient
 (panobinostat), three knock-downs of each cell line (McFaline-Figueroa), and every combination of which
-both members were seen alone (Norman). Models learn from all other cells, and are asked for the held-out
+both members were seen alone (Norman). Two simulations follow: a dose between those that were seen,
+and a drug to which only some cells respond. Models learn from all other cells, and are asked for the held-out
 ones given control cells of the same context. Expression is log-normalised. Beside each method stand no
 change and the ceiling, one half of the true cells against the other; all are compared with halves.
 
@@ -18,7 +19,7 @@ import argparse
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ import pandas as pd
 from common import Results
 from perturbations import PREDICTORS, TASKS, Task
 from perturbations.predictors import Answers, log_normalised
+from perturbations.simulated import dose_rows, responder_rows
 
 from scldm.metrics import perturbation as metrics
 
@@ -45,6 +47,10 @@ SHOWN = [
     "seconds",
 ]
 REFERENCES = ("no change", "ceiling")
+SIMULATIONS: dict[str, Callable[[int], Iterator[dict[str, object]]]] = {
+    "dose": dose_rows,
+    "responders": responder_rows,
+}
 
 
 def main() -> None:
@@ -68,7 +74,26 @@ def main() -> None:
             for task in tasks(args.data / f"{name}.h5ad", context, seed):
                 for key in args.predictors:
                     finish(results, done, name, seed, task, key, PREDICTORS[key])
-    report(results.rows, args.out / "perturbation.md")
+        if not args.sets:
+            simulate(results_of_simulations(args.out), seed)
+    report(results.rows, results_of_simulations(args.out), args.out / "perturbation.md")
+
+
+def results_of_simulations(folder: Path) -> dict[str, Results]:
+    """Return a table for each simulation."""
+    return {
+        name: Results(folder / f"perturbation_{name}.csv", ["seed", "type", "method"])
+        for name in SIMULATIONS
+    }
+
+
+def simulate(tables: dict[str, Results], seed: int) -> None:
+    """Add the rows of the simulations, unless they are there."""
+    for name, results in tables.items():
+        if not results.has(seed=seed):
+            for row in list(SIMULATIONS[name](seed)):
+                results.add(seed=seed, **row)
+            print(f"{name} {seed}", flush=True)
 
 
 def finish(
@@ -120,8 +145,8 @@ def judge(task: Task, answers: Answers, seed: int) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def report(rows: pd.DataFrame, path: Path) -> None:
-    """Print means over questions and seeds, and each question of the first data set."""
+def report(rows: pd.DataFrame, simulations: dict[str, Results], path: Path) -> None:
+    """Print means over questions and seeds, and the distance of each question."""
     parts = []
     for name, part in rows.groupby("data", sort=False):
         seeds = part["seed"].nunique()
@@ -132,6 +157,10 @@ def report(rows: pd.DataFrame, path: Path) -> None:
         each = part.pivot_table(index="method", columns="question", values="energy_pcs")
         parts.append(f"E-distance in {N_COMPONENTS} principal components:\n")
         parts.append(each.loc[means.index].round(2).to_markdown() + "\n")
+    for name, results in simulations.items():
+        if len(results.rows):
+            parts.append(f"## simulated: {name}, {results.rows['seed'].nunique()} seeds\n")
+            parts.append(results.table(["type", "method"]).round(3).to_markdown() + "\n")
     text = "\n".join(parts)
     print(text)
     path.write_text(text)

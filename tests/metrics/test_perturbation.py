@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.stats import pearsonr, ttest_ind
 
 from scldm.metrics import energy_distance, perturbation
@@ -148,3 +149,36 @@ def test_names_of_rows_are_reserved(cells):
         perturbation.compare(cells["true"], {"ceiling": cells["good"]}, cells["control"])
     with pytest.raises(ValueError, match="`true` has 3 cells"):
         perturbation.compare(cells["true"][:3], {}, cells["control"])
+
+
+def test_p_values_are_uniform_where_nothing_changes():
+    rng = np.random.default_rng(0)
+    a, b = (np.log1p(rng.poisson(2.0, (80, 4000))) for _ in range(2))
+    table = perturbation.differential_expression(a, b)
+    assert stats.kstest(table["p_value"], "uniform").pvalue > 1e-3
+    assert (table["q_value"] < 0.05).sum() <= 2
+
+
+def test_changed_genes_come_first_with_their_direction():
+    rng = np.random.default_rng(1)
+    rates = np.full(50, 3.0)
+    control = np.log1p(rng.poisson(rates, (100, 50)))
+    rates[:5], rates[5:10] = 9.0, 1.0
+    perturbed = np.log1p(rng.poisson(rates, (60, 50)))
+    genes = [f"g{i}" for i in range(50)]
+    table = perturbation.differential_expression(perturbed, control, genes)
+    assert set(table.index[:10]) == set(genes[:10])
+    assert (table.loc[genes[:5], "log_fold_change"] > 0).all()
+    assert (table.loc[genes[5:10], "log_fold_change"] < 0).all()
+    reference = stats.ttest_ind(perturbed[:, 3], control[:, 3], equal_var=False)
+    assert table.loc["g3", "p_value"] == pytest.approx(reference.pvalue)
+
+
+def test_genes_without_variance_are_not_changed():
+    table = perturbation.differential_expression(np.zeros((5, 3)), np.zeros((4, 3)))
+    assert (table["p_value"] == 1).all()
+
+
+def test_a_test_needs_two_cells():
+    with pytest.raises(ValueError, match="`control` has 1 cells"):
+        perturbation.differential_expression(np.zeros((5, 3)), np.zeros((1, 3)))

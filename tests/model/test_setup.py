@@ -1,5 +1,7 @@
 """What setup_anndata takes, what it refuses and with which words."""
 
+import warnings
+
 import anndata as ad
 import numpy as np
 import pytest
@@ -255,3 +257,20 @@ def test_new_data_may_hold_new_combinations_but_no_new_covariates(trained, new_d
     new_data.obs["sex"] = "X"
     with pytest.raises(ValueError, match=r"`categorical_covariate_keys='sex'` holds \['X'\]"):
         trained.get_latent_representation(new_data.copy())
+
+
+def test_doses_are_told_apart_by_their_factors(adata, setup):
+    """Also far below the highest dose, where the control's zero is one more step away."""
+    adata.obs["concentration"] = np.resize([0.0, 0.01, 0.1, 1.0, 10.0], adata.n_obs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        SCLDM.setup_anndata(adata, **setup)
+        model = SCLDM(adata, n_hidden=8, n_latent=2, width=16, depth=1)
+    (condition,) = (c for c in model.conditions if c.name == "perturbation")
+    doses = condition.dose.standardise(np.array([0.0, 0.01, 0.1, 1.0, 10.0]))
+    steps = np.diff(doses)
+    assert (steps > 0).all()
+    assert steps.max() < 3 * steps.min()
+    values = condition.dose.standardise(adata.obs["concentration"].to_numpy())
+    assert values.mean() == pytest.approx(0, abs=1e-6)
+    assert values.std() == pytest.approx(1)

@@ -192,8 +192,8 @@ def _cells(
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     mu = LIBRARY_SIZE * rng.lognormal(0, 0.25, (len(obs), 1)) * shares
     counts = rng.poisson(rng.gamma(DISPERSION, mu / DISPERSION)).astype(np.float32)
-    adata = AnnData(csr_matrix(counts), obs=obs.copy(), var=var.copy())
-    adata.obs_names = [f"cell_{i}" for i in range(len(obs))]
+    named = obs.set_index(pd.Index([f"cell_{i}" for i in range(len(obs))]))
+    adata = AnnData(csr_matrix(counts), obs=named, var=var.copy())
     for column in ("cell_type", "perturbation"):
         adata.obs[column] = adata.obs[column].astype("category")
     return adata

@@ -8,12 +8,14 @@ beside what no change, and what one half of the true cells against the other, wo
 All functions take log-normalised cells of shape (n_cells, n_genes).
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 from scipy.spatial.distance import cdist
 
 from scldm.metrics._checks import as_dense
@@ -26,6 +28,7 @@ __all__ = [
     "cosine_delta",
     "de_genes",
     "de_overlap",
+    "differential_expression",
     "discrimination",
     "pearson_delta",
     "r2_delta",
@@ -50,6 +53,55 @@ def de_genes(perturbed: ArrayLike, control: ArrayLike, n_genes: int = TOP) -> ND
     """
     t = _welch(as_dense(perturbed), as_dense(control))
     return np.argsort(-np.abs(t), kind="stable")[:n_genes]
+
+
+def differential_expression(
+    perturbed: ArrayLike, control: ArrayLike, genes: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Which genes a perturbation changes, by Welch's t-test on log-normalised cells.
+
+    The test counts cells. Predicted cells are as many as one asks for, so a p-value means what it
+    says only with as many of them as there would be independent cells: one for each control cell.
+
+    Parameters
+    ----------
+    perturbed, control
+        Cells, shape (n, n_genes) and (m, n_genes), true or predicted.
+    genes
+        Names of the genes, the index of the result.
+
+    Returns
+    -------
+    A row for each gene, the surest first: ``mean_control`` and ``mean_perturbed``, their difference
+    ``log_fold_change`` (natural logarithms), ``t``, ``p_value`` (two-sided) and ``q_value``
+    (Benjamini and Hochberg 1995).
+
+    Raises
+    ------
+    ValueError
+        If a sample has less than two cells.
+    """
+    a, b = as_dense(perturbed), as_dense(control)
+    for name, cells in (("perturbed", a), ("control", b)):
+        if len(cells) < 2:
+            raise ValueError(f"`{name}` has {len(cells)} cells; a test needs 2 or more.")
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        # genes without any variance have no test, and say so by NaN
+        warnings.simplefilter("ignore", RuntimeWarning)
+        t, p = stats.ttest_ind(a, b, equal_var=False)
+    p = np.where(np.isnan(p), 1.0, p)
+    table = pd.DataFrame(
+        {
+            "mean_control": b.mean(axis=0),
+            "mean_perturbed": a.mean(axis=0),
+            "log_fold_change": a.mean(axis=0) - b.mean(axis=0),
+            "t": np.nan_to_num(t),
+            "p_value": p,
+            "q_value": stats.false_discovery_control(p),
+        },
+        index=None if genes is None else pd.Index(genes),
+    )
+    return table.sort_values("p_value", kind="stable")
 
 
 def pearson_delta(

@@ -23,7 +23,16 @@ from scldm.nn import CategoryEmbedder, FourierEmbedder, VectorEmbedder
 from ._embeddings import Embeddings
 from ._fields import shortened
 
-__all__ = ["STEPS", "Category", "Condition", "Coordinates", "Number", "Vector", "one_dimensional"]
+__all__ = [
+    "STEPS",
+    "Category",
+    "Condition",
+    "Coordinates",
+    "Dose",
+    "Number",
+    "Vector",
+    "one_dimensional",
+]
 
 
 STEPS = ("-1 SD", "+1 SD")
@@ -273,6 +282,38 @@ class Number(Condition):
 
     def embedder(self, width: int) -> nn.Module:
         return FourierEmbedder(1, width)
+
+
+class Dose(Number):
+    """A dose, on a scale that is linear about zero and logarithmic far from it.
+
+    Doses of a series differ by factors: on their own scale all but the highest would be one to the
+    network.
+
+    Parameters
+    ----------
+    name, column
+        As in :class:`Number`.
+    mean, spread
+        Of ``arcsinh(dose / unit)`` in the training data.
+    dtype
+        Type of the user's column.
+    unit
+        The smallest dose that is not zero.
+    """
+
+    def __init__(
+        self, name: str, column: str, mean: float, spread: float, dtype: str, unit: float = 1.0
+    ) -> None:
+        super().__init__(name, column, mean, spread, dtype)
+        self.unit = unit
+
+    def standardise(self, values: np.ndarray) -> np.ndarray:
+        return super().standardise(np.arcsinh(values / self.unit))
+
+    def examples(self, training: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
+        labels, frame = super().examples(training)
+        return labels, np.sinh(frame) * self.unit
 
 
 class Vector(Condition):

@@ -25,6 +25,7 @@ from scvi.data.fields import (
 
 __all__ = [
     "CategoricalCovariatesField",
+    "DoseField",
     "CategoryField",
     "ContinuousCovariatesField",
     "CountsField",
@@ -250,6 +251,18 @@ class NumberField(NumericalObsField):
     def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
         self.validate_field(adata_target)
         return dict(state_registry)
+
+
+class DoseField(NumberField):
+    """A column of doses; keeps the smallest that is not zero, and moments on its scale."""
+
+    def register_field(self, adata: AnnData) -> dict:
+        state = super().register_field(adata)
+        values = _require_numbers(adata, self.argument, self.attr_key)
+        sizes = np.abs(values[values != 0])
+        unit = float(sizes.min()) if sizes.size else 1.0
+        mean, spread = _moments(np.arcsinh(values / unit))
+        return state | {"mean": mean, "spread": spread, "unit": unit}
 
 
 class LibrarySizeField(NumberField):

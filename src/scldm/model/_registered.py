@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ._conditions import Category, Condition, Coordinates, Number, Vector
+from ._conditions import Category, Condition, Coordinates, Dose, Number, Vector
 from ._embeddings import Embeddings
 from ._gene_scores import GeneSetScores
 from ._gene_sets import GeneSets
@@ -74,7 +74,9 @@ def _categories(
 def _perturbation_and_dose(
     fields: Mapping[str, Any], setup: Mapping[str, Any]
 ) -> Iterable[Condition]:
-    dose = _number("dose", fields[KEYS.DOSE]) if setup["dose_key"] else None
+    dose = None
+    if column := setup["dose_key"]:
+        dose = Dose("dose", column, **fields[KEYS.DOSE]["state_registry"])
     if setup["perturbation_key"]:
         labels = list(fields[KEYS.PERTURBATION]["state_registry"]["observed"])
         yield PerturbationSet(

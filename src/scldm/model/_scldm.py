@@ -32,6 +32,7 @@ from ._perturbing import PerturbingMixin
 from ._reading import ReadingMixin
 from ._recipe import Recipe
 from ._registered import conditions_from_registry
+from ._screening import ScreeningMixin
 from ._setup import setup_fields
 from ._training import TrainingMixin
 
@@ -46,6 +47,7 @@ class SCLDM(
     GenerationMixin,
     EditingMixin,
     PerturbingMixin,
+    ScreeningMixin,
     LikelihoodMixin,
     ReadingMixin,
     DistillationMixin,

@@ -15,6 +15,7 @@ from ._fields import (
     CategoryField,
     ContinuousCovariatesField,
     CountsField,
+    DoseField,
     LibrarySizeField,
     NumberField,
 )
@@ -68,7 +69,7 @@ def setup_fields(
         CategoryField(
             KEYS.PERTURBATION, perturbation, "perturbation_key", control, open_ended=True
         ),
-        NumberField(KEYS.DOSE, setup["dose_key"], "dose_key"),
+        DoseField(KEYS.DOSE, setup["dose_key"], "dose_key"),
         NumberField(KEYS.TIME, setup["time_key"], "time_key"),
         CategoricalCovariatesField(KEYS.CATEGORICAL, setup["categorical_covariate_keys"]),
         ContinuousCovariatesField(KEYS.CONTINUOUS, setup["continuous_covariate_keys"]),

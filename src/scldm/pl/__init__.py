@@ -3,6 +3,7 @@
 from scldm.pl._compare import compare
 from scldm.pl._correlation import correlation
 from scldm.pl._distributions import library_size, mean_variance, zeros
+from scldm.pl._dose_response import dose_response
 from scldm.pl._dotplot import dotplot
 from scldm.pl._history import history
 from scldm.pl._reading import attention, condition_effects, gene_loadings
@@ -15,6 +16,7 @@ __all__ = [
     "compare",
     "condition_effects",
     "correlation",
+    "dose_response",
     "dotplot",
     "gene_loadings",
     "history",

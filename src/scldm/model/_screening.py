@@ -1,0 +1,203 @@
+"""Many perturbations of the same cells, ranked by what they do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+from scvi.utils import track
+
+from scldm.metrics._energy import energy_statistic
+from scldm.metrics._statistic import Statistic, bootstrap
+
+from ._blocks import resolved_seed
+from ._cells import encoded, selected
+from ._choices import positive
+from ._fields import shortened
+from ._perturbation_methods import PerturbationMethod
+
+__all__ = ["ScreeningMixin"]
+
+_TARGET_SUM = 1e4
+
+
+class ScreeningMixin:
+    """``screen``."""
+
+    def screen(
+        self,
+        adata: AnnData | None = None,
+        perturbations: Sequence[str] | None = None,
+        doses: float | Sequence[float] | None = None,
+        *,
+        target: AnnData | Sequence[str] | Mapping[str, float],
+        indices: Sequence[int] | None = None,
+        method: str | PerturbationMethod = "flow",
+        n_samples: int = 1,
+        n_bootstrap: int = 200,
+        max_cells: int = 500,
+        seed: int | None = None,
+        show_progress: bool = True,
+    ) -> pd.DataFrame:
+        """Rank perturbations by how far they move control cells towards a target.
+
+        Parameters
+        ----------
+        adata, indices, method, n_samples
+            As in :meth:`predict_perturbation`.
+        perturbations
+            Which to try, combinations among them; by default all that cells have.
+        doses
+            Doses at which to try each; left out, each gets the one that its cells have.
+        target
+            What to move towards. Cells: the score is the share of the energy distance to them, in
+            standardised latents, that the perturbation takes away (1 is all of it, below 0 is
+            further off). Genes, or weights by gene: the score is the change of their mean, or
+            weighted sum, of log-normalised expression.
+        n_bootstrap
+            Draws of cells for the intervals.
+        max_cells
+            At most so many control cells, and cells of the target, are used, chosen at random.
+        seed
+            Of all that is random. All perturbations are tried on the same cells with the same
+            numbers.
+        show_progress
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        A row for each perturbation and dose, the best first: ``perturbation``, ``dose`` (where doses
+        are registered), ``score``, and ``low`` and ``high``, its 95% interval over cells. The interval
+        knows nothing of how wrong the model may be.
+
+        Raises
+        ------
+        ValueError
+            If a perturbation, a dose or the target is not allowed.
+        RuntimeError
+            If the model is not trained.
+        """
+        condition = self._perturbation_condition()
+        seed = resolved_seed(seed)
+        positive("n_bootstrap", n_bootstrap)
+        rng = np.random.default_rng(seed)
+        cells = self._control_cells(adata, indices, condition)
+        few = np.sort(rng.permutation(len(cells.rows))[: positive("max_cells", max_cells)])
+        cells = cells.at(few)
+        aim = self._target(target, max_cells, rng)
+        tried = self._tried(perturbations, doses)
+        settings = {"method": method, "n_samples": n_samples, "seed": seed}
+        untouched = self.predict_perturbation(
+            cells.adata,
+            condition.control,
+            indices=cells.rows,
+            **(settings | {"method": "arithmetic"}),
+        )
+        rows = []
+        for label, dose in track(tried, "Screening", disable=not show_progress):
+            made = self.predict_perturbation(
+                cells.adata, label, dose, indices=cells.rows, **settings
+            )
+            statistic = aim.statistic(made, untouched)
+            score = bootstrap(statistic, made.n_obs, aim.n_cells(untouched), n_bootstrap, seed)
+            rows.append({"perturbation": label, "dose": dose, **score._asdict()})
+        table = pd.DataFrame(rows).rename(columns={"value": "score"})
+        if condition.dose is None:
+            table = table.drop(columns="dose")
+        return table.sort_values("score", ascending=False, ignore_index=True)
+
+    def _tried(
+        self, perturbations: Sequence[str] | None, doses: float | Sequence[float] | None
+    ) -> list[tuple[str, float | None]]:
+        condition = self._perturbation_condition()
+        if isinstance(perturbations, str):
+            perturbations = [perturbations]
+        if perturbations is None:
+            perturbations = [label for label in condition.labels if label != condition.control]
+        if not len(perturbations):
+            raise ValueError("`perturbations` is empty; at least one is needed.")
+        levels: list[float | None] = [None]
+        if doses is not None:
+            levels = np.atleast_1d(doses).tolist()
+        if not levels:
+            raise ValueError("`doses` is empty; leave it out, or give at least one.")
+        return [(label, dose) for label in perturbations for dose in levels]
+
+    def _target(
+        self,
+        target: AnnData | Sequence[str] | Mapping[str, float],
+        max_cells: int,
+        rng: np.random.Generator,
+    ) -> _Target:
+        if isinstance(target, AnnData):
+            cells = selected(self, target, None)
+            cells = cells.at(np.sort(rng.permutation(len(cells.rows))[:max_cells]))
+            return _State(self._scaled(encoded(self, cells).mean.numpy()), self._scaled)
+        if isinstance(target, str):
+            target = [target]
+        if not isinstance(target, Mapping):
+            target = dict.fromkeys(target, 1 / max(len(target), 1))
+        weights = dict(target)
+        if not weights:
+            raise ValueError("`target` is empty; give cells, genes, or weights of genes.")
+        unknown = [gene for gene in weights if gene not in self.var_names]
+        if unknown:
+            raise ValueError(f"`target` has genes that the model has not: {shortened(unknown)}.")
+        places = self.var_names.get_indexer(list(weights))
+        return _Expression(places, np.array(list(weights.values()), dtype=float))
+
+    def _scaled(self, z: np.ndarray) -> np.ndarray:
+        return z / self.module.perturbation.flow.scale[:-1].cpu().numpy()
+
+
+class _Target(ABC):
+    """What a screen moves cells towards."""
+
+    @abstractmethod
+    def n_cells(self, untouched: AnnData) -> int:
+        """Return the number of cells on the other side of the comparison."""
+
+    @abstractmethod
+    def statistic(self, made: AnnData, untouched: AnnData) -> Statistic:
+        """Return the score as a function of the weights of the cells of both sides."""
+
+
+class _State(_Target):
+    """Cells, as scaled latents."""
+
+    def __init__(self, latents: np.ndarray, scaled: Any) -> None:
+        self.latents = latents
+        self.scaled = scaled
+
+    def n_cells(self, untouched: AnnData) -> int:
+        return len(self.latents)
+
+    def statistic(self, made: AnnData, untouched: AnnData) -> Statistic:
+        after = energy_statistic(self.scaled(made.obsm["X_scldm"]), self.latents)
+        before = energy_statistic(self.scaled(untouched.obsm["X_scldm"]), self.latents)
+        return lambda w, v: 1 - after(w, v) / before(w, v)
+
+
+class _Expression(_Target):
+    """A weighted sum of log-normalised expression."""
+
+    def __init__(self, places: np.ndarray, weights: np.ndarray) -> None:
+        self.places = places
+        self.weights = weights
+
+    def n_cells(self, untouched: AnnData) -> int:
+        return untouched.n_obs
+
+    def statistic(self, made: AnnData, untouched: AnnData) -> Statistic:
+        after, before = (self._scores(cells) for cells in (made, untouched))
+        return lambda w, v: w @ after - v @ before
+
+    def _scores(self, cells: AnnData) -> np.ndarray:
+        counts = sparse.csr_matrix(cells.X)
+        sizes = np.maximum(np.asarray(counts.sum(axis=1)), 1)
+        return np.log1p(_TARGET_SUM * counts[:, self.places].toarray() / sizes) @ self.weights

@@ -1,0 +1,72 @@
+"""Perturbations ranked by what they do to cells."""
+
+import numpy as np
+import pytest
+
+SETTINGS = {"seed": 0, "show_progress": False, "n_bootstrap": 50, "max_cells": 60}
+
+
+def cells_of(model, guide):
+    return model.adata[(model.adata.obs["guide"] == guide).to_numpy()].copy()
+
+
+@pytest.mark.parametrize("guide", ["KLF1", "TP53"])
+def test_the_perturbation_that_made_the_target_comes_first(trained, guide):
+    table = trained.screen(doses=10.0, target=cells_of(trained, guide), **SETTINGS)
+    assert len(table) == 4
+    assert (table["dose"] == 10.0).all()
+    assert table["score"].is_monotonic_decreasing
+    assert table["perturbation"].iloc[0] == guide
+    assert ((table["low"] < table["score"]) & (table["score"] < table["high"])).all()
+    own = table.set_index("perturbation").loc[guide]
+    assert 0.5 < own["score"] < 1.2
+
+
+def test_the_control_moves_nothing(trained):
+    table = trained.screen(
+        perturbations=["control", "KLF1"], doses=10.0, target=cells_of(trained, "KLF1"), **SETTINGS
+    )
+    scores = table.set_index("perturbation")["score"]
+    assert abs(scores["control"]) < 0.25
+    assert scores["KLF1"] > scores["control"]
+
+
+def test_a_gene_that_a_perturbation_raises(trained):
+    """As measured on the cells themselves."""
+
+    def mean(guide):
+        x = cells_of(trained, guide).layers["counts"].toarray()
+        return np.log1p(1e4 * x / x.sum(axis=1, keepdims=True)).mean(axis=0)
+
+    change = mean("TP53") - mean("control")
+    gene = trained.var_names[change.argmax()]
+    table = trained.screen(doses=[1.0, 10.0], target=[gene], **SETTINGS)
+    assert len(table) == 8
+    assert table["perturbation"].iloc[0] == "TP53"
+    assert table["score"].iloc[0] == pytest.approx(change.max(), rel=0.5)
+    down = trained.screen(doses=1.0, target={gene: -1.0}, **SETTINGS)
+    assert down["perturbation"].iloc[-1] == "TP53"
+
+
+def test_same_seed_same_table(trained):
+    one, two = (
+        trained.screen(perturbations="KLF1+TP53", doses=1.0, target=["gene_0"], **SETTINGS)
+        for _ in range(2)
+    )
+    assert one.equals(two)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"target": []}, "`target` is empty"),
+        ({"target": ["MYC"]}, r"genes that the model has not: \['MYC'\]"),
+        ({"target": ["gene_0"], "perturbations": []}, "`perturbations` is empty"),
+        ({"target": ["gene_0"], "doses": []}, "`doses` is empty"),
+        ({"target": ["gene_0"], "perturbations": ["MYC"], "doses": 1.0}, "'MYC'"),
+        ({"target": ["gene_0"], "n_bootstrap": 0}, "`n_bootstrap=0`"),
+    ],
+)
+def test_clear_errors(trained, asked, message):
+    with pytest.raises(ValueError, match=message):
+        trained.screen(**(SETTINGS | asked))
