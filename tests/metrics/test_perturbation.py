@@ -182,3 +182,28 @@ def test_genes_without_variance_are_not_changed():
 def test_a_test_needs_two_cells():
     with pytest.raises(ValueError, match="`control` has 1 cells"):
         perturbation.differential_expression(np.zeros((5, 3)), np.zeros((1, 3)))
+
+
+def quartet(factor, extra, seed=0, n=60, genes=400):
+    """Cells under two perturbations and both: a multiple of the sum, and something of its own."""
+    rng = np.random.default_rng(seed)
+    a, b = (rng.normal(size=genes) * (rng.random(genes) < 0.1) for _ in range(2))
+    own = rng.normal(size=genes) * (rng.random(genes) < 0.1)
+    total = a + b
+    own -= total * (own @ total) / (total @ total)
+    both = factor * total + extra * own * np.linalg.norm(total) / np.linalg.norm(own)
+    return [change + rng.normal(size=(n, genes)) for change in (both, a, b, np.zeros(genes))]
+
+
+@pytest.mark.parametrize(("factor", "extra"), [(1.0, 0.0), (0.5, 0.0), (2.0, 0.0), (1.0, 1.0)])
+def test_synergy_is_found_behind_noise(factor, extra):
+    found = np.mean([perturbation.synergy(*quartet(factor, extra, seed)) for seed in range(30)], 0)
+    assert found[0] == pytest.approx(factor, rel=0.07)
+    assert found[1] == pytest.approx(extra**2 / (factor**2 + extra**2), abs=0.05)
+
+
+def test_no_change_has_no_synergy():
+    same = [np.ones((5, 3))] * 4
+    assert np.isnan(perturbation.synergy(*same)).all()
+    with pytest.raises(ValueError, match="`other` has 1 cells"):
+        perturbation.synergy(same[0], same[0], same[0][:1], same[0])

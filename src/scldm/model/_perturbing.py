@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
+from scldm._version import __version__
 from scldm.diffusion import COUPLINGS, Sampler
 from scldm.train import CellGroup, GroupDataModule, PerturbationPlan
 
@@ -330,6 +331,7 @@ class PerturbingMixin:
         self, job: PerturbationJob, method: str | PerturbationMethod, n: int, mean: bool
     ) -> dict[str, Any]:
         record = {
+            "version": __version__,
             "method": method if isinstance(method, str) else type(method).__name__,
             "seed": job.seed,
             "n_samples": n,

@@ -36,6 +36,7 @@ CURVES = (
     Curve("reconstruction_loss", "Stage 1: reconstruction", "nats per cell"),
     Curve("elbo", "Stage 1: negative ELBO", "nats per cell"),
     Curve("diffusion_loss", "Stage 2: diffusion", "squared error"),
+    Curve("perturbation_loss", "Perturbation: flow", "squared error"),
 )
 SIDES = (("train", REAL, 1.1), ("validation", GENERATED, 1.6))
 
@@ -43,7 +44,7 @@ SIDES = (("train", REAL, 1.1), ("validation", GENERATED, 1.6))
 def history(
     model: Trained | History, *, show: bool | None = None, save: str | Path | None = None
 ) -> list[Axes] | None:
-    """Training curves of the autoencoder and of the diffusion model.
+    """Training curves of all stages.
 
     A ring marks the lowest validation value. The vertical axis leaves out the steep first epochs
     where they would flatten everything after them.
