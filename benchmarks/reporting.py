@@ -68,8 +68,10 @@ def section(name: str, rows: pd.DataFrame) -> str:
     """Return the tables of a data set: the headline, and all other metrics."""
     seeds = rows["seed"].nunique()
     grouped = rows.drop(columns=["data", "seed"]).groupby("method", observed=True)
-    means, spreads = grouped.mean(), grouped.std()
+    means, spreads, counts = grouped.mean(), grouped.std(), grouped.size()
     headline = pd.DataFrame(index=means.index)
+    if counts.nunique() > 1:
+        headline["seeds"] = counts.astype(str)
     for metric, title in HEADLINE.items():
         cells = [f"{m:.3f} ± {s:.3f}" for m, s in zip(means[metric], spreads[metric], strict=True)]
         headline[title] = [c.replace(" ± nan", "").replace("nan", "") for c in cells]

@@ -9,6 +9,7 @@ import numpy as np
 import scvi
 
 import scldm
+from scldm.data._simulated import DISPERSION
 
 from .predictors import log_normalised, scgen
 from .tasks import CONTROL, Question, Task
@@ -70,15 +71,13 @@ def dose_rows(seed: int) -> Iterator[Row]:
 
 
 def true_cells(cells: ad.AnnData, kind: str, n: int, seed: int) -> np.ndarray:
-    """Draw cells of a type at the middle dose, of the levels that the control cells have."""
-    control = cells[(cells.obs["cell_type"] == kind) & (cells.obs["dose"] == 0)]
-    counts = control.X.toarray()
+    """Draw cells of a type at the middle dose, as the simulation does."""
+    share = np.exp(cells.var[f"level_{kind}"] + scldm.data.true_log_change(cells, MIDDLE, kind))
+    own = (cells.obs["cell_type"] == kind).to_numpy()
+    sizes = np.asarray(cells.X[own].sum(axis=1)).ravel()
     rng = np.random.default_rng((seed, 1))
-    # the level of a gene, known to the simulation, is estimated by its share; 300 cells are many
-    share = counts.sum(axis=0) + 0.5
-    shares = share * np.exp(scldm.data.true_log_change(cells, MIDDLE, kind))
-    mu = rng.choice(counts.sum(axis=1), (n, 1)) * shares / shares.sum()
-    return rng.poisson(rng.gamma(5.0, mu / 5.0))
+    mu = rng.choice(sizes, (n, 1)) * (share / share.sum()).to_numpy()
+    return rng.poisson(rng.gamma(DISPERSION, mu / DISPERSION))
 
 
 def responder_rows(seed: int) -> Iterator[Row]:

@@ -122,12 +122,17 @@ def knockdowns_in_a_line(path: Path, context: str, seed: int) -> Iterator[Task]:
 
 
 def combinations(path: Path, context: None, seed: int) -> Iterator[Task]:
-    """All combinations of which every member was seen alone."""
+    """Combinations of which every member was seen alone, held out in two halves.
+
+    The other half tells how far combinations are from sums.
+    """
     adata = _read(path, None)
     labels = set(adata.obs["perturbation"])
     known = [x for x in sorted(labels) if "+" in x and set(x.split("+")) <= labels]
-    rows = {label: (adata.obs["perturbation"] == label).to_numpy() for label in known}
-    yield _task(adata, "combinations", None, rows)
+    order = np.random.default_rng(seed).permutation(known)
+    for i, chosen in enumerate(np.array_split(order, 2)):
+        rows = {str(label): (adata.obs["perturbation"] == label).to_numpy() for label in chosen}
+        yield _task(adata, f"combinations {i}", None, rows)
 
 
 TASKS: dict[str, tuple[Callable[[Path, str | None, int], Iterator[Task]], str | None]] = {

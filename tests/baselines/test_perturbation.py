@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from scldm.baselines import (
     Additive,
@@ -156,3 +157,15 @@ def test_errors_of_predict(cells):
         Ridge(VECTORS).fit(*cells).predict(controls(cells), "X")
     with pytest.raises(ValueError, match="`penalty=-1`"):
         Ridge(VECTORS, penalty=-1)
+
+
+def test_sparse_cells_are_cells(cells):
+    x, perturbation, context = cells
+    dense = Additive().fit(x, perturbation, context).predict(x, "A")
+    other = Additive().fit(sparse.csr_matrix(x), perturbation, context)
+    np.testing.assert_allclose(other.predict(sparse.csr_matrix(x), "A"), dense)
+
+
+def test_cells_have_the_features_that_were_learned_from(cells):
+    with pytest.raises(ValueError, match="`x` has 1 features; 4 were learned from"):
+        Additive().fit(*cells).predict(cells[0][:, :1], "A")

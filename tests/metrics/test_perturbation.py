@@ -207,3 +207,17 @@ def test_no_change_has_no_synergy():
     assert np.isnan(perturbation.synergy(*same)).all()
     with pytest.raises(ValueError, match="`other` has 1 cells"):
         perturbation.synergy(same[0], same[0], same[0][:1], same[0])
+
+
+def test_genes_without_a_doubt_are_ordered_too():
+    rng = np.random.default_rng(2)
+    control = rng.normal(0, 0.1, (400, 3))
+    perturbed = rng.normal(0, 0.1, (400, 3)) + [5.0, 20.0, 10.0]
+    table = perturbation.differential_expression(perturbed, control, ["a", "b", "c"])
+    assert (table["p_value"] == 0).all()
+    assert list(table.index) == ["b", "c", "a"]
+
+
+def test_genes_must_be_the_same():
+    with pytest.raises(ValueError, match="`perturbed` has 3 genes, `control` 3 and `genes` 2"):
+        perturbation.differential_expression(np.zeros((5, 3)), np.zeros((5, 3)), ["a", "b"])

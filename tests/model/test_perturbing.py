@@ -10,7 +10,7 @@ import torch
 from scldm import SCLDM
 from scldm.baselines import Ridge
 from scldm.model import PERTURBATION_METHODS, PerturbationMethod
-from scldm.model._conditions import Number
+from scldm.model._conditions import Dose
 from scldm.model._embeddings import Embeddings
 from scldm.model._pairing import Group, compared
 from scldm.model._perturbations import PerturbationSet
@@ -95,9 +95,39 @@ def test_a_shift_is_the_mean_difference_within_contexts():
     np.testing.assert_array_equal(shifts.at("control"), np.zeros(3))
 
 
+def test_contexts_count_by_their_cells_also_without_doses():
+    rows = [("control", t, "1") for t in "BT" for _ in range(400)]
+    rows += [("A", "B", "1")] * 400 + [("A", "T", "1")]
+    condition = PerturbationSet("p", ["control", "A"], "control")
+    groups = compared(frame_of(rows), condition, ["cell_type", "batch"])
+    x = np.zeros((len(rows), 1))
+    x[800:1200], x[1200] = 1.0, 100.0
+    weights = np.array([200 / 220, (400 / 401) / (400 / 401 + 20)])
+    expected = weights @ [1.0, 100.0] / weights.sum()
+    assert Shifts.fit(x, groups, condition).at("A") == pytest.approx(expected)
+
+
+def test_a_control_named_in_a_combination_is_no_member():
+    """As in the labels of Norman et al., ``A+ctrl``."""
+    rows = [("ctrl", "B", "1")] * 10 + [("A+ctrl", "B", "1")] * 5 + [("ctrl+C", "B", "1")] * 5
+    condition = PerturbationSet("p", ["ctrl", "A+ctrl", "ctrl+C"], "ctrl")
+    groups = compared(frame_of(rows), condition, ["cell_type"])
+    x = np.repeat([[0.0], [1.0], [3.0]], [10, 5, 5], axis=0)
+    shifts = Shifts.fit(x, groups, condition)
+    assert shifts.at("A+ctrl") == shifts.at("A") == 1
+    assert shifts.at("C+A") == 4
+
+
+def test_confounded_batches_borrow_all_control_cells():
+    rows = [("control", "B", "1")] * 6 + [("A", "B", "2")] * 3
+    condition = PerturbationSet("p", ["control", "A"], "control")
+    (group,) = compared(frame_of(rows), condition, ["batch"])
+    assert group.control.tolist() == list(range(6))
+
+
 def dosed(doses, changes, **kwargs):
     condition = PerturbationSet(
-        "p", ["control", "A"], "control", Number("dose", "d", 0, 1, "float"), **kwargs
+        "p", ["control", "A"], "control", Dose("dose", "d", 0, 1, "float", unit=1.0), **kwargs
     )
     return Shifts(condition, {"A": (np.array(doses, float), np.array(changes, float))})
 
@@ -111,9 +141,18 @@ def test_over_doses_the_shift_is_a_monotone_curve_through_what_was_seen():
     assert (np.diff(path[:, 1]) <= 0).all()
     # no jumps, nothing at dose zero, and no guess beyond the highest dose
     assert np.abs(np.diff(path, axis=0)).max() < 0.3
-    np.testing.assert_allclose(shifts.at("A", 0.5), [0.5, -0.5])
     np.testing.assert_allclose(shifts.at("A", 0.0), [0, 0])
+    assert np.abs(shifts.at("A", 0.01)).max() < 0.05
     np.testing.assert_allclose(shifts.at("A", 1e6), [4.5, -9])
+    with pytest.raises(ValueError, match="`dose=-1` is below 0"):
+        shifts.at("A", -1)
+
+
+def test_logarithms_of_doses_are_doses_too():
+    shifts = dosed([-2, 0, 1], [[1.0, 0], [2.0, 0], [2.5, 0]])
+    np.testing.assert_allclose(shifts.at("A", -2), [1, 0])
+    np.testing.assert_allclose(shifts.at("A", -9), [1, 0])
+    assert 1 < shifts.at("A", -1)[0] < 2
 
 
 def combined(double):
@@ -122,9 +161,7 @@ def combined(double):
     curves = {
         k: (np.array([np.nan]), np.array([v])) for k, v in (singles | {"A+B": double}).items()
     }
-    shifts = Shifts(condition, curves)
-    shifts.interaction = shifts._fitted_interaction()
-    return shifts
+    return Shifts(condition, curves)
 
 
 @pytest.mark.parametrize(("factor", "expected"), [(1.0, 1.0), (0.5, 0.75), (2.0, 1.5)])
@@ -162,10 +199,28 @@ def test_arithmetic_moves_latents_by_the_shift(trained):
     new = trained.predict_perturbation(
         cells, "KLF1", 10.0, method="arithmetic", n_samples=300, seed=0
     )
-    change = new.obsm["X_scldm_delta"].mean(axis=0)
     expected = shifts_of(trained).at("KLF1", 10.0)[:-1]
-    error = 4 * new.obsm["X_scldm_delta"].std(axis=0) / np.sqrt(len(new))
-    assert (np.abs(change - expected) < error).all()
+    np.testing.assert_allclose(new.obsm["X_scldm_delta"], np.tile(expected, (3600, 1)), atol=1e-4)
+    # from draws of the posteriors, not their means
+    start = new.obsm["X_scldm"] - new.obsm["X_scldm_delta"]
+    known = trained._encode(cells)
+    first = start[:300]
+    np.testing.assert_allclose(first.var(axis=0), known.variance[0], rtol=0.4)
+
+
+@pytest.mark.parametrize("method", ["flow", "conditional", "delta", "arithmetic"])
+def test_the_control_leaves_cells_as_they_are(trained, method):
+    cells = control_cells(trained, 5)
+    new = trained.predict_perturbation(
+        cells,
+        ["control", "KLF1"] * 2 + ["control"],
+        [0.0, 10.0] * 2 + [0.0],
+        method=method,
+        seed=0,
+    )
+    moved = np.abs(new.obsm["X_scldm_delta"]).max(axis=1)
+    assert (moved[[0, 2, 4]] < 1e-6).all()
+    assert (moved[[1, 3]] > 1e-3).all()
 
 
 def test_an_untrained_flow_is_latent_arithmetic(setup, trained, adata):
@@ -268,8 +323,8 @@ def test_a_method_of_ones_own(trained):
 
         def prepare(self, job):
             return lambda block, rows: (
-                job.latents[rows].mean,
-                job.latents[rows].log_library,
+                job.cells[job.source[rows]].mean,
+                job.cells[job.source[rows]].log_library,
             )
 
     new = trained.predict_perturbation(perturbation="TP53", dose=1.0, method=Nothing(), seed=0)
@@ -308,6 +363,17 @@ def test_the_perturbation_stage_leaves_the_others_alone(setup, adata):
     assert all(name.endswith("absent") for name in moved), moved
     np.testing.assert_array_equal(model.train_indices, split)
     assert "perturbation_loss_train" in model.history
+    trained_once = model.predict_perturbation(perturbation="TP53", dose=1.0, seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.train_perturbation(1, plan_kwargs={"lr": 0.0}, enable_progress_bar=False)
+    flow, arithmetic = (
+        model.predict_perturbation(perturbation="TP53", dose=1.0, method=m, seed=0)
+        for m in ("flow", "arithmetic")
+    )
+    # it starts anew
+    np.testing.assert_allclose(flow.obsm["X_scldm"], arithmetic.obsm["X_scldm"], atol=1e-4)
+    assert not np.allclose(trained_once.obsm["X_scldm"], flow.obsm["X_scldm"], atol=1e-4)
     model.predict_perturbation(perturbation="TP53", dose=1.0)
     model.train_autoencoder(1, enable_progress_bar=False)
     with pytest.raises(RuntimeError, match=r"train_perturbation\(\)"):
@@ -322,7 +388,9 @@ def test_the_perturbation_stage_leaves_the_others_alone(setup, adata):
     [
         ({}, r"`perturbation` is missing. Known: \['CEBPA', 'CEBPA\+KLF1'"),
         ({"perturbation": "MYC", "dose": 1.0}, "`perturbation='MYC'` is not known"),
-        ({"perturbation": "KLF1"}, "needs a `dose` too"),
+        ({"perturbation": "KLF1"}, r"needs a `dose` too: .* \[1.0, 10.0\]"),
+        ({"perturbation": "KLF1", "dose": -1.0}, "`dose=-1` is below 0"),
+        ({"perturbation": "KLF1", "dose": 1.0, "sampler": "ddpm"}, "adds noise at every step"),
         ({"perturbation": "KLF1", "dose": "much"}, "`dose='much'` is not a number"),
         (
             {"perturbation": "KLF1", "dose": 1.0, "method": "magic"},
@@ -358,6 +426,19 @@ def test_what_was_not_registered(adata, setup):
             model.predict_perturbation(**given)
 
 
+def test_the_record_says_what_was_done(trained):
+    def record(method):
+        new = trained.predict_perturbation(
+            control_cells(trained, 2), "KLF1", 1.0, method=method, seed=0
+        )
+        return new.uns["scldm"]
+
+    assert (record("flow")["sampler"], record("flow")["steps"]) == ("heun", 5)
+    assert (record("delta")["sampler"], record("delta")["steps"]) == ("euler", 1)
+    assert record("inversion")["steps"] == 50
+    assert "sampler" not in record("arithmetic")
+
+
 def test_there_must_be_something_to_learn_from(adata, setup):
     adata.obs["guide"] = "control"
     with warnings.catch_warnings():
@@ -368,5 +449,5 @@ def test_there_must_be_something_to_learn_from(adata, setup):
             model.train_perturbation()
         model.train(1, 1, enable_progress_bar=False)
     assert not model.perturbation_trained_
-    with pytest.raises(ValueError, match="no perturbed cells, or no control cells"):
+    with pytest.raises(ValueError, match="no perturbed cells with control cells"):
         model.train_perturbation()

@@ -18,8 +18,8 @@ def test_the_perturbation_that_made_the_target_comes_first(trained, guide):
     assert table["score"].is_monotonic_decreasing
     assert table["perturbation"].iloc[0] == guide
     assert ((table["low"] < table["score"]) & (table["score"] < table["high"])).all()
-    own = table.set_index("perturbation").loc[guide]
-    assert 0.5 < own["score"] < 1.2
+    share = table.set_index("perturbation").loc[guide, "score"] / table.attrs["distance"]
+    assert 0.5 < share < 1.2
 
 
 def test_the_control_moves_nothing(trained):
@@ -27,8 +27,27 @@ def test_the_control_moves_nothing(trained):
         perturbations=["control", "KLF1"], doses=10.0, target=cells_of(trained, "KLF1"), **SETTINGS
     )
     scores = table.set_index("perturbation")["score"]
-    assert abs(scores["control"]) < 0.25
-    assert scores["KLF1"] > scores["control"]
+    assert scores["control"] == 0
+    assert scores["KLF1"] > 0
+
+
+def test_leading_away_from_a_target_scores_below_zero(trained):
+    """Also where the control cells are as near to it as can be."""
+    target = cells_of(trained, "control")
+    table = trained.screen(perturbations=["KLF1"], doses=10.0, target=target, **SETTINGS)
+    assert table["score"].iloc[0] < 0
+    assert abs(table.attrs["distance"]) < -table["score"].iloc[0]
+
+
+def test_more_samples_are_not_more_cells(trained):
+    widths = []
+    for n in (1, 10):
+        table = trained.screen(
+            perturbations=["TP53"], doses=10.0, target=["gene_0"], n_samples=n, **SETTINGS
+        )
+        widths.append((table["high"] - table["low"]).iloc[0])
+    # the spread between cells stays, that of draws is averaged
+    assert widths[0] / 10**0.5 < widths[1] < widths[0]
 
 
 def test_a_gene_that_a_perturbation_raises(trained):

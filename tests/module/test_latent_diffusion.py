@@ -255,3 +255,10 @@ def test_a_student_starts_as_the_average_and_is_its_own():
     again = diffusion.sample(noise, conditions, Euler(), 2)
     torch.testing.assert_close(again, teacher_made)
     assert any("student" in name for name in diffusion.state_dict())
+
+
+def test_cells_may_be_on_another_device_than_the_model():
+    """Encoded cells are kept on the CPU, whatever trains."""
+    diffusion = _diffusion().to("meta")
+    diffusion.fit_standardisation(torch.ones(9, 2), torch.zeros(9, 2), torch.ones(9, 1))
+    assert diffusion.scale.device.type == "meta"

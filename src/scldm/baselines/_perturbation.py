@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 
 __all__ = [
     "Additive",
@@ -20,6 +21,11 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
+
+
+def _dense(x: Any) -> Array:
+    cells = x.toarray() if sparse.issparse(x) else x
+    return np.atleast_2d(np.asarray(cells, dtype=np.float64))
 
 
 class PerturbationBaseline(ABC):
@@ -62,7 +68,7 @@ class PerturbationBaseline(ABC):
         ValueError
             If lengths differ, or no context has both control and perturbed cells.
         """
-        cells = np.asarray(x, dtype=np.float64)
+        cells = _dense(x)
         labels = np.array(
             [self._canonical(label) for label in np.asarray(perturbation).astype(str)]
         )
@@ -117,7 +123,10 @@ class PerturbationBaseline(ABC):
         """
         if not hasattr(self, "shifts_"):
             raise RuntimeError("Nothing has been learned yet: call `fit` first.")
-        cells, label = np.asarray(x, dtype=np.float64), self._canonical(str(perturbation))
+        cells, label = _dense(x), self._canonical(str(perturbation))
+        n_features = len(next(iter(self.shifts_.values())))
+        if cells.shape[1] != n_features:
+            raise ValueError(f"`x` has {cells.shape[1]} features; {n_features} were learned from.")
         return cells.copy() if label == self.control else self._change(cells, label)
 
     @abstractmethod

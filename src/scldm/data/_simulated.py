@@ -26,7 +26,7 @@ CONTROL, DRUG = "control", "drug"
 LIBRARY_SIZE = 3000.0
 DISPERSION = 5.0
 """The inverse dispersion, theta."""
-RESPONDING = 0.3
+RESPONDING = 1 / 3
 """Share of genes that respond."""
 
 
@@ -58,9 +58,9 @@ def simulate_dose_response(
     Returns
     -------
     Integer counts as CSR in ``X``; ``cell_type``, ``perturbation`` (``"control"``, ``"drug"``) and
-    ``dose`` in ``obs``; in ``var`` what each gene does (``response``: ``"sigmoidal"``, ``"bell"`` or
-    ``"none"``, ``half_dose``, ``steepness``, and the ``amplitude`` in each type), from which
-    :func:`true_log_change` computes the change at any dose.
+    ``dose`` in ``obs``; in ``var`` the ``level`` of each gene in each type and what it does
+    (``response``: ``"sigmoidal"``, ``"bell"`` or ``"none"``, ``half_dose``, ``steepness``, and the
+    ``amplitude`` in each type), from which :func:`true_log_change` computes the change at any dose.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def simulate_responders(
     n_cells
         Control cells, and as many treated cells, of each type.
     n_genes
-        Number of genes; three in ten change in responders, by the same factors in all types.
+        Number of genes; a third of them change in responders, by the same factors in all types.
     share
         Share of treated cells that respond.
     seed
@@ -144,7 +144,7 @@ def simulate_responders(
     Returns
     -------
     Integer counts as CSR in ``X``; ``cell_type``, ``perturbation`` and the truth, ``responder``, in
-    ``obs``; in ``var`` each gene's ``log_change`` in responders.
+    ``obs``; in ``var`` the ``level`` of each gene in each type and its ``log_change`` in responders.
 
     Raises
     ------
@@ -188,12 +188,13 @@ def _cells(
     """Draw counts of cells whose log levels have changed."""
     common = rng.normal(0, 1.2, len(var))
     level = {kind: common + rng.normal(0, 0.7, len(var)) for kind in TYPES}
+    levels = pd.DataFrame({f"level_{kind}": own for kind, own in level.items()}, index=var.index)
     logits = np.stack([level[kind] for kind in obs["cell_type"]]) + change
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     mu = LIBRARY_SIZE * rng.lognormal(0, 0.25, (len(obs), 1)) * shares
     counts = rng.poisson(rng.gamma(DISPERSION, mu / DISPERSION)).astype(np.float32)
     named = obs.set_index(pd.Index([f"cell_{i}" for i in range(len(obs))]))
-    adata = AnnData(csr_matrix(counts), obs=named, var=var.copy())
+    adata = AnnData(csr_matrix(counts), obs=named, var=levels.join(var))
     for column in ("cell_type", "perturbation"):
         adata.obs[column] = adata.obs[column].astype("category")
     return adata

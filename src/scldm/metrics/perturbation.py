@@ -61,8 +61,10 @@ def differential_expression(
 ) -> pd.DataFrame:
     """Which genes a perturbation changes, by Welch's t-test on log-normalised cells.
 
-    The test counts cells. Predicted cells are as many as one asks for, so a p-value means what it
-    says only with as many of them as there would be independent cells: one for each control cell.
+    Between two independent samples of measured cells the p-values are what they say. For predicted
+    cells the table ranks genes, and no more: they come as many as one asks for, from cells that may be
+    those they are compared with, and all share the model's errors. Compare them with control cells
+    predicted likewise, so that what the model smooths away is missing on both sides.
 
     Parameters
     ----------
@@ -80,9 +82,14 @@ def differential_expression(
     Raises
     ------
     ValueError
-        If a sample has less than two cells.
+        If a sample has less than two cells, or numbers of genes differ.
     """
     a, b = as_dense(perturbed), as_dense(control)
+    names = range(a.shape[1]) if genes is None else genes
+    if not a.shape[1] == b.shape[1] == len(names):
+        raise ValueError(
+            f"`perturbed` has {a.shape[1]} genes, `control` {b.shape[1]} and `genes` {len(names)}."
+        )
     for name, cells in (("perturbed", a), ("control", b)):
         if len(cells) < 2:
             raise ValueError(f"`{name}` has {len(cells)} cells; a test needs 2 or more.")
@@ -96,13 +103,15 @@ def differential_expression(
             "mean_control": b.mean(axis=0),
             "mean_perturbed": a.mean(axis=0),
             "log_fold_change": a.mean(axis=0) - b.mean(axis=0),
-            "t": np.nan_to_num(t),
+            "t": np.where(np.isnan(t), 0.0, t),
             "p_value": p,
             "q_value": stats.false_discovery_control(p),
         },
-        index=None if genes is None else pd.Index(genes),
+        index=pd.Index(names),
     )
-    return table.sort_values("p_value", kind="stable")
+    # the smallest p-values are all zero
+    order = np.lexsort([-table["t"].abs(), table["p_value"]])
+    return table.iloc[order]
 
 
 def pearson_delta(

@@ -280,8 +280,19 @@ class GenerationMixin:
             if len(dense) * BLOCK_SIZE >= batch_size or rows.stop == len(frame):
                 counts.append(_to_csr(torch.cat(dense)))
                 dense = []
+        joined = np.concatenate(latents), np.concatenate(library_sizes)
+        return self._as_anndata(frame, sparse.vstack(counts, format="csr"), *joined)
+
+    def _as_anndata(
+        self,
+        frame: pd.DataFrame,
+        counts: sparse.csr_matrix | np.ndarray,
+        latents: np.ndarray,
+        library_sizes: np.ndarray,
+    ) -> AnnData:
+        """Return cells with their conditions where the user's data have them."""
         adata = AnnData(
-            X=sparse.vstack(counts, format="csr"),
+            X=counts,
             obs=pd.DataFrame(index=[f"generated_{i}" for i in range(len(frame))]),
             var=pd.DataFrame(index=self.var_names) if self.var_ is None else self.var_.copy(),
         )
@@ -289,8 +300,8 @@ class GenerationMixin:
             condition.write(frame, adata)
         library_size_key = self.registry_["setup_args"]["library_size_key"]
         if library_size_key is not None:
-            adata.obs[library_size_key] = np.concatenate(library_sizes)
-        adata.obsm["X_scldm"] = np.concatenate(latents)
+            adata.obs[library_size_key] = library_sizes
+        adata.obsm["X_scldm"] = latents
         return adata
 
     @torch.inference_mode()

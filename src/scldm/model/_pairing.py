@@ -36,8 +36,10 @@ def perturbation_of(conditions: Sequence[Condition]) -> PerturbationSet | None:
 
 
 def context_columns(conditions: Sequence[Condition]) -> list[str]:
-    """Return the columns that make a context: cell type, batch and categorical covariates."""
-    return [c.name for c in conditions if isinstance(c, Category)]
+    """Return the columns that make a context: cell type, time, batch and categorical covariates."""
+    names = [c.name for c in conditions if isinstance(c, Category)]
+    first = [name for name in ("cell_type", "time") if any(c.name == name for c in conditions)]
+    return [*first, *(name for name in names if name not in first)]
 
 
 def compared(
@@ -46,8 +48,8 @@ def compared(
     """Return the groups of perturbed cells and of the control cells to compare each with.
 
     Control cells are of the same context. Where a context has less than five of them, its last
-    column is left out of the comparison, then the one before, down to the first; without any
-    column, all control cells are compared with.
+    column is left out of the comparison, then the one before, and so on; but cells of different types
+    are never compared. Doses that differ by rounding are one.
 
     Parameters
     ----------
@@ -63,28 +65,33 @@ def compared(
     UserWarning
         If contexts have perturbed cells but no control cells; they are left out.
     """
-    labels = frame["perturbation"].astype(str).to_numpy()
+    labels = np.array([perturbation.key(str(label)) for label in frame["perturbation"]])
     is_control = labels == perturbation.control
     dose = np.full(len(frame), np.nan)
     if perturbation.dose is not None:
-        dose = frame["dose"].to_numpy(float)
-    levels = [list(columns[:n]) for n in range(len(columns), 0, -1)] or [[]]
+        dose = np.array([float(f"{value:.6g}") for value in frame["dose"].to_numpy(float)])
+    fewest = 1 if "cell_type" in columns else 0
+    levels = [list(columns[:n]) for n in range(len(columns), fewest - 1, -1)]
     controls = [_by_context(frame, level, is_control) for level in levels]
-    table = frame.assign(perturbation=labels, dose=dose)[["perturbation", "dose", *columns]]
+    table = frame[list(columns)].assign(perturbation=labels, dose=dose)
+    places = np.flatnonzero(~is_control)
+    codes = (
+        table.iloc[places]
+        .groupby(["perturbation", "dose", *columns], observed=True, dropna=False)
+        .ngroup()
+        .to_numpy()
+    )
     groups, without = [], []
-    perturbed = table[~is_control].reset_index(names="row")
-    for _, cells in perturbed.groupby(
-        ["perturbation", "dose", *columns], observed=True, dropna=False
-    ):
-        first = cells.iloc[0]
+    for code in range(codes.max(initial=-1) + 1):
+        rows = places[codes == code]
+        first = table.iloc[rows[0]]
         found = [
             by_context.get(tuple(first[level]), np.arange(0))
             for level, by_context in zip(levels, controls, strict=True)
         ]
-        enough = [rows for rows in found if len(rows) >= _FEWEST_CONTROLS]
+        enough = [cells for cells in found if len(cells) >= _FEWEST_CONTROLS]
         chosen = enough[0] if enough else max(found, key=len)
         if len(chosen):
-            rows = cells["row"].to_numpy()
             groups.append(Group(first["perturbation"], first["dose"], rows, chosen))
         else:
             without.append({name: first[name] for name in ["perturbation", *columns]})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from scldm.train import Latents
 
 from ._blocks import BLOCK_SIZE, Stream, generator
 from ._editing import deterministic
-from ._order import Guidance, Order
+from ._order import Guidance, Order, name_of
 from ._request import Request
 
 __all__ = ["PERTURBATION_METHODS", "PerturbationJob", "PerturbationMethod"]
@@ -33,32 +34,50 @@ class PerturbationJob:
     ----------
     model
         The model.
-    latents
-        The control cells, one entry for each cell to make.
-    shift
-        Mean change of each, in latents and log library size, ``(n, n_latent + 1)``.
+    cells
+        The control cells.
+    source
+        For each cell to make, the place of its control cell.
     request
-        Their conditions under the perturbation.
+        The conditions of the cells to make.
     seed, sampler, steps
         How to sample; the method's own number of steps where it is ``None``.
+
+    Attributes
+    ----------
+    start
+        Latents that the cells to make start from, ``(n, n_latent)``: means of the posteriors, and
+        draws once :meth:`control` has drawn them.
     """
 
     model: Any
-    latents: Latents
-    shift: np.ndarray
+    cells: Latents
+    source: np.ndarray
     request: Request
     seed: int
     sampler: Sampler
     steps: int | None
+    start: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start = self.cells.mean.numpy()[self.source].copy()
+
+    @cached_property
+    def shift(self) -> np.ndarray:
+        """Mean change of each, in latents and log library size, ``(n, n_latent + 1)``."""
+        return self.model._changes(self.request.frame)
 
     def control(self, block: int, rows: np.ndarray) -> Tensor:
         """Return control cells of one whole block, drawn from their posteriors."""
         device = self.model.device
-        cells = self.latents[rows]
+        cells = self.cells[self.source[rows]]
         mean = cells.mean.to(device)
         source = generator(device, self.seed, Stream.POSTERIOR, block)
         noise = torch.randn(mean.shape, generator=source, device=device)
         z = mean + cells.variance.to(device).sqrt() * noise
+        # the block is filled up with copies of its last cell
+        own = slice(rows[0], rows[-1] + 1)
+        self.start[own] = z[: own.stop - own.start].cpu().numpy()
         return torch.cat([z, cells.log_library.to(device)], dim=1)
 
     def moved(self, control: Tensor, rows: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -80,7 +99,15 @@ class PerturbationMethod(ABC):
 
     @abstractmethod
     def prepare(self, job: PerturbationJob) -> LatentsOf:
-        """Return what makes latents and log library sizes of a block, given its number and rows."""
+        """Return what makes latents and log library sizes of a block, given its number and rows.
+
+        Blocks have 256 cells; the last is filled up with copies of its last cell.
+        """
+
+    def record(self, job: PerturbationJob) -> dict[str, Any]:
+        """Return what of the job's settings it used, to be kept with the cells."""
+        used = {"sampler": name_of(job.sampler)}
+        return used if job.steps is None else {**used, "steps": job.steps}
 
 
 class Arithmetic(PerturbationMethod):
@@ -88,6 +115,9 @@ class Arithmetic(PerturbationMethod):
 
     def prepare(self, job: PerturbationJob) -> LatentsOf:
         return lambda block, rows: job.moved(job.control(block, rows), rows)
+
+    def record(self, job: PerturbationJob) -> dict[str, Any]:
+        return {}
 
 
 class FlowFromControl(PerturbationMethod):
@@ -111,7 +141,8 @@ class Delta(FlowFromControl):
     """
 
     def prepare(self, job: PerturbationJob) -> LatentsOf:
-        return super().prepare(replace(job, sampler=Euler(), steps=1))
+        job.sampler, job.steps = Euler(), 1
+        return super().prepare(job)
 
 
 class FromNoise(PerturbationMethod):
@@ -139,9 +170,10 @@ class Inversion(PerturbationMethod):
 
     def prepare(self, job: PerturbationJob) -> LatentsOf:
         model = job.model
-        rule, steps = deterministic(job.sampler, job.steps)
-        noise = model._noise_of(job.latents, job.latents.conditions, rule, steps).to(model.device)
-        order = Order(job.request, job.seed, rule, steps, Guidance())
+        job.sampler, job.steps = deterministic(job.sampler, job.steps)
+        noise = model._noise_of(job.cells, job.cells.conditions, job.sampler, job.steps)
+        noise = noise.to(model.device)[job.source]
+        order = Order(job.request, job.seed, job.sampler, job.steps, Guidance())
         return lambda block, rows: model._sample_block(order, block, rows, noise[rows])
 
 

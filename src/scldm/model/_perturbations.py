@@ -81,6 +81,10 @@ class PerturbationSet(Condition):
         """Return the members of a set, none for the control."""
         return members(label, self.control, self.separator)
 
+    def key(self, label: str) -> str:
+        """Return one spelling of a set, however its members are ordered and the control named."""
+        return self.separator.join(sorted(set(self.members_of(label)))) or self.control
+
     def _canonical(self, label: Any) -> str:
         """Return the label as the data spell it; combinations may be new, their parts not."""
         parts = self.members_of(str(label))

@@ -10,19 +10,25 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from torch import Tensor
 
 from scldm._version import __version__
 from scldm.diffusion import COUPLINGS, Sampler
+from scldm.module import PerturbationDiffusion
 from scldm.train import CellGroup, GroupDataModule, PerturbationPlan
 
 from ._blocks import Stream, blocks, resolved_seed
 from ._cells import Cells, encoded, selected, without_scores
 from ._choices import chosen, positive
-from ._editing import with_doses
+from ._editing import deterministic
 from ._fields import shortened
-from ._order import checked_sampler, name_of
-from ._pairing import compared, context_columns, perturbation_of
-from ._perturbation_methods import PERTURBATION_METHODS, PerturbationJob, PerturbationMethod
+from ._pairing import Group, compared, context_columns, perturbation_of
+from ._perturbation_methods import (
+    PERTURBATION_METHODS,
+    LatentsOf,
+    PerturbationJob,
+    PerturbationMethod,
+)
 from ._perturbations import PerturbationSet
 from ._request import Request, changed
 from ._shifts import Shifts
@@ -77,7 +83,7 @@ class PerturbingMixin:
         Raises
         ------
         ValueError
-            If no perturbation is registered, or there are no control cells or no perturbed ones.
+            If no perturbation is registered, or no perturbed cells can be compared with control cells.
         RuntimeError
             If stage 1 has not been trained.
 
@@ -95,19 +101,20 @@ class PerturbingMixin:
         max_steps = positive("max_steps", max_steps, _MAX_STEPS)
         rule = chosen("coupling", coupling, COUPLINGS)()
         adata = self._adata_manager_or_raise().adata
-        frame = self._read_conditions(adata)
+        self.training_frame_ = self._read_conditions(adata)
         training = self._split_of(adata)[0]
-        inside = frame.iloc[training].reset_index(drop=True)
-        groups = compared(inside, perturbation, context_columns(self.conditions))
+        groups = self._compared(training)
         if not groups:
             raise ValueError(
-                "`adata` has no perturbed cells, or no control cells "
-                f"({perturbation.control!r}), to learn changes from."
+                "`adata` has no perturbed cells with control cells "
+                f"({perturbation.control!r}) like them, to learn changes from."
             )
         self.perturbation_trained_ = False
         latents = self._encode(adata)[training]
         x = torch.cat([latents.mean, latents.log_library], dim=1).numpy().astype(float)
         shifts = Shifts.fit(x, groups, perturbation)
+        # from the start, where the flow is latent arithmetic
+        self.module.perturbation = self._new_perturbation_module().to(self.device)
         model = self.module.perturbation
         model.fit_standardisation(latents.mean, latents.variance, latents.log_library)
         pairs = [CellGroup(g.perturbed, g.control, shifts.at(g.label, g.dose)) for g in groups]
@@ -195,38 +202,63 @@ class PerturbingMixin:
         if not isinstance(way, PerturbationMethod):
             way = chosen("method", method, PERTURBATION_METHODS)
         self._require(way.stage)
+        if condition.column == _SOURCE_CELL:
+            raise ValueError(f"The column {_SOURCE_CELL!r} of `obs` is needed for the result.")
         n_samples = positive("n_samples", n_samples)
-        rule, n_steps = checked_sampler(sampler, steps, 0)
+        rule, n_steps = deterministic(sampler, steps, default=None)
         cells = self._control_cells(adata, indices, condition)
         seed = resolved_seed(seed)
-        request = self._perturbed_request(cells, condition, perturbation, dose, seed)
-        job = self._perturbation_job(cells, request, way, n_samples, seed, rule, n_steps)
-        if way.stage == "diffusion" and steps is None:
-            # inversion needs more steps than sampling, and chooses their number
-            job.steps = None
-        latents_of = way.prepare(job)
-        new = self._decoded(job.request.frame, latents_of, seed, batch_size)
+        asked = self._perturbed_request(cells, condition, perturbation, dose, seed)
         source = np.repeat(np.arange(len(cells.rows)), n_samples)
+        request = Request(
+            asked.frame.iloc[source].reset_index(drop=True),
+            {name: value[source] for name, value in asked.encoded.items()},
+            asked.described,
+        )
+        known = without_scores(self, encoded(self, cells))
+        # inversion takes more steps than sampling unless told otherwise
+        n_steps = n_steps if steps is not None or way.stage == "perturbation" else None
+        job = PerturbationJob(self, known, source, request, seed, rule, n_steps)
+        latents_of = self._with_control_left_alone(job, way)
         if return_mean:
-            new = self._mean_counts(new, job.request, latents_of, n_samples)
+            new = self._expected(asked.frame, job, latents_of)
             source = np.arange(len(cells.rows))
-        new.obs[_SOURCE_CELL] = cells.names[source].to_numpy()
-        copies = not return_mean and n_samples > 1
-        new.obs_names = [
-            f"{name}_{i % n_samples}" if copies else str(name)
-            for i, name in enumerate(cells.names[source])
-        ]
-        start = job.latents.mean.numpy()[:: n_samples if return_mean else 1]
+            start = job.start.reshape(len(source), n_samples, -1).mean(axis=1)
+        else:
+            new = self._decoded(request.frame, latents_of, seed, batch_size)
+            start = job.start
+        names = cells.names[source]
+        new.obs[_SOURCE_CELL] = names.to_numpy()
+        copies = len(source) > len(cells.rows)
+        new.obs_names = [f"{x}_{i % n_samples}" if copies else x for i, x in enumerate(names)]
         new.obsm["X_scldm_delta"] = new.obsm["X_scldm"] - start
-        new.uns["scldm"] = self._perturbation_record(job, method, n_samples, return_mean)
+        new.uns["scldm"] = {
+            "version": __version__,
+            "method": method if isinstance(method, str) else type(method).__name__,
+            "seed": seed,
+            "n_samples": n_samples,
+            "return_mean": return_mean,
+            "conditions": dict(request.described),
+            **way.record(job),
+        }
         return new
 
-    def _has_perturbed_and_control_cells(self) -> bool:
-        condition = perturbation_of(self.conditions)
-        if condition is None:
+    def _new_perturbation_module(self) -> PerturbationDiffusion:
+        condition = self._perturbation_condition()
+        return PerturbationDiffusion(condition.embedder, self.module.diffusion.n_latent)
+
+    def _compared(self, training: np.ndarray) -> list[Group]:
+        """Return which training cells are compared with which."""
+        frame = self.training_frame_.iloc[training].reset_index(drop=True)
+        return compared(frame, self._perturbation_condition(), context_columns(self.conditions))
+
+    def _can_learn_perturbations(self) -> bool:
+        if perturbation_of(self.conditions) is None:
             return False
-        control = self.training_frame_["perturbation"].astype(str) == condition.control
-        return bool(control.any() and not control.all())
+        with warnings.catch_warnings():
+            # said again where it is trained
+            warnings.simplefilter("ignore")
+            return bool(self._compared(self._split_of(self.adata)[0]))
 
     def _perturbation_condition(self) -> PerturbationSet:
         condition = perturbation_of(self.conditions)
@@ -269,34 +301,48 @@ class PerturbingMixin:
                 "`setup_anndata`, or leave `dose` out."
             )
         given: dict[str, Any] = {"perturbation": perturbation}
-        if dose is not None:
-            given["dose"] = dose
-        given = with_doses(self.conditions, cells.frame, given, self.training_frame_)
+        if condition.dose is not None:
+            given["dose"] = self._doses(condition, perturbation) if dose is None else dose
         rng = np.random.default_rng((seed, Stream.REQUEST))
         return changed(self.conditions, cells.frame, given, self.training_frame_, rng)
 
-    def _perturbation_job(
-        self,
-        cells: Cells,
-        request: Request,
-        way: PerturbationMethod,
-        n_samples: int,
-        seed: int,
-        rule: Sampler,
-        steps: int | None,
-    ) -> PerturbationJob:
-        """Return what is to be done, with an entry for each cell to make."""
-        shift = np.zeros((len(cells.rows), self.module.diffusion.n_latent + 1))
-        if way.stage == "perturbation":
-            shift = self._changes(request.frame)
-        rows = np.repeat(np.arange(len(cells.rows)), n_samples)
-        latents = without_scores(self, encoded(self, cells))[rows]
-        repeated = Request(
-            request.frame.iloc[rows].reset_index(drop=True),
-            {name: value[rows] for name, value in request.encoded.items()},
-            request.described,
-        )
-        return PerturbationJob(self, latents, shift[rows], repeated, seed, rule, steps)
+    def _doses(self, condition: PerturbationSet, perturbation: Any) -> Any:
+        """Return the only doses that training cells of these perturbations have."""
+        wanted = condition.parse("perturbation", perturbation)["perturbation"].astype(str)
+        labels = self.training_frame_["perturbation"].astype(str)
+        only = {}
+        for label in wanted.unique():
+            # a new combination has the doses of perturbed cells
+            own = labels == label if (labels == label).any() else labels != condition.control
+            known = np.unique(self.training_frame_.loc[own.to_numpy(), "dose"])
+            if len(known) > 1:
+                raise ValueError(
+                    f"`perturbation={label!r}` needs a `dose` too: training cells of it have "
+                    f"{shortened(known.tolist())}."
+                )
+            only[label] = known[0]
+        doses = [only[label] for label in wanted]
+        return doses[0] if len(doses) == 1 else doses
+
+    def _with_control_left_alone(self, job: PerturbationJob, way: PerturbationMethod) -> LatentsOf:
+        """Return latents by a method, and those of cells that stay under the control as they are.
+
+        No method has learned to do nothing.
+        """
+        inner = way.prepare(job)
+        control = self._perturbation_condition().control
+        still = (job.request.frame["perturbation"].astype(str) == control).to_numpy()
+
+        def latents_of(block: int, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+            z, log_library = inner(block, rows)
+            if way.stage == "perturbation" and still[rows].any():
+                keep = torch.from_numpy(still[rows]).to(z.device).unsqueeze(1)
+                own = job.control(block, rows)
+                z = torch.where(keep, own[:, :-1], z)
+                log_library = torch.where(keep, own[:, -1:], log_library)
+            return self.module.autoencoder.allowed(z), log_library
+
+        return latents_of
 
     def _changes(self, frame: pd.DataFrame) -> np.ndarray:
         """Return the mean change of each cell, ``(n, n_latent + 1)``."""
@@ -309,34 +355,21 @@ class PerturbingMixin:
             changes[rows] = shifts.at(label, dose)
         return changes
 
-    def _mean_counts(
-        self, drawn: AnnData, request: Request, latents_of, n_samples: int
+    def _expected(
+        self, frame: pd.DataFrame, job: PerturbationJob, latents_of: LatentsOf
     ) -> AnnData:
-        """Return expected counts, the mean over the samples of each control cell."""
-        inputs = self._decoder_inputs(request.frame)
-        parts = []
-        for block, rows, padded in blocks(len(request.frame)):
+        """Return expected counts, latents and library sizes, means over the samples of each cell."""
+        n, n_samples = len(frame), len(job.source) // len(frame)
+        counts = np.zeros((n, len(self.var_names)), dtype=np.float32)
+        latents = np.zeros((n, job.cells.mean.shape[1]), dtype=np.float32)
+        library_sizes = np.zeros(n, dtype=np.float32)
+        inputs = self._decoder_inputs(job.request.frame)
+        for block, rows, padded in blocks(len(job.source)):
             z, log_library = latents_of(block, padded)
             cut = {name: values[padded] for name, values in inputs.items()}
             mean = self._distribution(z, log_library, cut).mean
-            parts.append(mean[: rows.stop - rows.start].cpu().numpy())
-        counts = np.concatenate(parts).reshape(-1, n_samples, drawn.n_vars).mean(axis=1)
-        latents = drawn.obsm["X_scldm"].reshape(len(counts), n_samples, -1).mean(axis=1)
-        mean = drawn[::n_samples].copy()
-        mean.X = counts
-        mean.obsm["X_scldm"] = latents
-        return mean
-
-    def _perturbation_record(
-        self, job: PerturbationJob, method: str | PerturbationMethod, n: int, mean: bool
-    ) -> dict[str, Any]:
-        record = {
-            "version": __version__,
-            "method": method if isinstance(method, str) else type(method).__name__,
-            "seed": job.seed,
-            "n_samples": n,
-            "return_mean": mean,
-            "sampler": name_of(job.sampler),
-            "conditions": dict(job.request.described),
-        }
-        return record if job.steps is None else {**record, "steps": job.steps}
+            own, at = slice(rows.stop - rows.start), job.source[rows]
+            np.add.at(counts, at, mean[own].cpu().numpy() / n_samples)
+            np.add.at(latents, at, z[own].cpu().numpy() / n_samples)
+            np.add.at(library_sizes, at, log_library[own, 0].exp().cpu().numpy() / n_samples)
+        return self._as_anndata(frame, counts, latents, library_sizes)

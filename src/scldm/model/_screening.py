@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,7 @@ from scipy import sparse
 from scvi.utils import track
 
 from scldm.metrics._energy import energy_statistic
-from scldm.metrics._statistic import Statistic, bootstrap
+from scldm.metrics._statistic import Statistic, Weights, bootstrap, point
 
 from ._blocks import resolved_seed
 from ._cells import encoded, selected
@@ -55,10 +54,10 @@ class ScreeningMixin:
         doses
             Doses at which to try each; left out, each gets the one that its cells have.
         target
-            What to move towards. Cells: the score is the share of the energy distance to them, in
-            standardised latents, that the perturbation takes away (1 is all of it, below 0 is
-            further off). Genes, or weights by gene: the score is the change of their mean, or
-            weighted sum, of log-normalised expression.
+            What to move towards. Cells: the score is the energy distance to them, in standardised
+            latents, that the perturbation takes away; below 0 it leads away from them, and all that
+            can be taken away is in ``attrs["distance"]`` of the result. Genes, or weights by gene:
+            the score is the change of their mean, or weighted sum, of log-normalised expression.
         n_bootstrap
             Draws of cells for the intervals.
         max_cells
@@ -72,8 +71,9 @@ class ScreeningMixin:
         Returns
         -------
         A row for each perturbation and dose, the best first: ``perturbation``, ``dose`` (where doses
-        are registered), ``score``, and ``low`` and ``high``, its 95% interval over cells. The interval
-        knows nothing of how wrong the model may be.
+        are registered), ``score``, and ``low`` and ``high``, its 95% interval over cells (control
+        cells, however many samples of each, and those of the target). The interval knows nothing of how
+        wrong the model may be.
 
         Raises
         ------
@@ -83,6 +83,7 @@ class ScreeningMixin:
             If the model is not trained.
         """
         condition = self._perturbation_condition()
+        self._require("perturbation")
         seed = resolved_seed(seed)
         positive("n_bootstrap", n_bootstrap)
         rng = np.random.default_rng(seed)
@@ -91,25 +92,25 @@ class ScreeningMixin:
         cells = cells.at(few)
         aim = self._target(target, max_cells, rng)
         tried = self._tried(perturbations, doses)
-        settings = {"method": method, "n_samples": n_samples, "seed": seed}
-        untouched = self.predict_perturbation(
-            cells.adata,
-            condition.control,
-            indices=cells.rows,
-            **(settings | {"method": "arithmetic"}),
+        settings = {"indices": cells.rows, "n_samples": n_samples, "seed": seed}
+        before = self.predict_perturbation(
+            cells.adata, condition.control, **settings, method="arithmetic"
         )
         rows = []
         for label, dose in track(tried, "Screening", disable=not show_progress):
-            made = self.predict_perturbation(
-                cells.adata, label, dose, indices=cells.rows, **settings
-            )
-            statistic = aim.statistic(made, untouched)
-            score = bootstrap(statistic, made.n_obs, aim.n_cells(untouched), n_bootstrap, seed)
-            rows.append({"perturbation": label, "dose": dose, **score._asdict()})
+            made = self.predict_perturbation(cells.adata, label, dose, **settings, method=method)
+            statistic = aim.statistic(made, before, n_samples)
+            score = bootstrap(statistic, len(few), aim.n_cells, n_bootstrap, seed)
+            row = {"perturbation": label, **score._asdict()}
+            if condition.dose is not None:
+                row["dose"] = made.obs[condition.dose.column].iloc[0]
+            rows.append(row)
         table = pd.DataFrame(rows).rename(columns={"value": "score"})
-        if condition.dose is None:
-            table = table.drop(columns="dose")
-        return table.sort_values("score", ascending=False, ignore_index=True)
+        if condition.dose is not None:
+            table.insert(1, "dose", table.pop("dose"))
+        table = table.sort_values("score", ascending=False, ignore_index=True)
+        table.attrs |= aim.about(before)
+        return table
 
     def _tried(
         self, perturbations: Sequence[str] | None, doses: float | Sequence[float] | None
@@ -126,6 +127,8 @@ class ScreeningMixin:
             levels = np.atleast_1d(doses).tolist()
         if not levels:
             raise ValueError("`doses` is empty; leave it out, or give at least one.")
+        # before any compute
+        self._perturbation_condition().parse("perturbation", list(perturbations))
         return [(label, dose) for label in perturbations for dose in levels]
 
     def _target(
@@ -137,7 +140,11 @@ class ScreeningMixin:
         if isinstance(target, AnnData):
             cells = selected(self, target, None)
             cells = cells.at(np.sort(rng.permutation(len(cells.rows))[:max_cells]))
-            return _State(self._scaled(encoded(self, cells).mean.numpy()), self._scaled)
+            known = encoded(self, cells)
+            # drawn from their posteriors, as predicted cells are
+            noise = rng.standard_normal(known.mean.shape)
+            drawn = known.mean.numpy() + np.sqrt(known.variance.numpy()) * noise
+            return _State(self._scaled(drawn), self._scaled)
         if isinstance(target, str):
             target = [target]
         if not isinstance(target, Mapping):
@@ -156,46 +163,70 @@ class ScreeningMixin:
 
 
 class _Target(ABC):
-    """What a screen moves cells towards."""
+    """What a screen moves cells towards.
+
+    Parameters
+    ----------
+    n_cells
+        Number of its cells.
+    """
+
+    def __init__(self, n_cells: int) -> None:
+        self.n_cells = n_cells
 
     @abstractmethod
-    def n_cells(self, untouched: AnnData) -> int:
-        """Return the number of cells on the other side of the comparison."""
+    def statistic(self, made: AnnData, before: AnnData, n_samples: int) -> Statistic:
+        """Return the score as a function of the weights of control cells and of the target's.
 
-    @abstractmethod
-    def statistic(self, made: AnnData, untouched: AnnData) -> Statistic:
-        """Return the score as a function of the weights of the cells of both sides."""
+        Parameters
+        ----------
+        made, before
+            The same cells with and without the perturbation, ``n_samples`` of each in a row.
+        n_samples
+            How many.
+        """
+
+    def about(self, before: AnnData) -> dict[str, float]:
+        """Return what helps to read the scores."""
+        return {}
 
 
 class _State(_Target):
     """Cells, as scaled latents."""
 
-    def __init__(self, latents: np.ndarray, scaled: Any) -> None:
+    def __init__(self, latents: np.ndarray, scaled: Callable[[np.ndarray], np.ndarray]) -> None:
+        super().__init__(len(latents))
         self.latents = latents
         self.scaled = scaled
 
-    def n_cells(self, untouched: AnnData) -> int:
-        return len(self.latents)
+    def _distance(self, cells: AnnData) -> Statistic:
+        return energy_statistic(self.scaled(cells.obsm["X_scldm"]), self.latents)
 
-    def statistic(self, made: AnnData, untouched: AnnData) -> Statistic:
-        after = energy_statistic(self.scaled(made.obsm["X_scldm"]), self.latents)
-        before = energy_statistic(self.scaled(untouched.obsm["X_scldm"]), self.latents)
-        return lambda w, v: 1 - after(w, v) / before(w, v)
+    def statistic(self, made: AnnData, before: AnnData, n_samples: int) -> Statistic:
+        near, far = self._distance(made), self._distance(before)
+
+        def taken_away(w: Weights, v: Weights) -> np.ndarray:
+            each = np.repeat(w, n_samples, axis=1) / n_samples
+            return far(each, v) - near(each, v)
+
+        return taken_away
+
+    def about(self, before: AnnData) -> dict[str, float]:
+        return {"distance": point(self._distance(before), before.n_obs, self.n_cells)}
 
 
 class _Expression(_Target):
     """A weighted sum of log-normalised expression."""
 
     def __init__(self, places: np.ndarray, weights: np.ndarray) -> None:
+        super().__init__(1)
         self.places = places
         self.weights = weights
 
-    def n_cells(self, untouched: AnnData) -> int:
-        return untouched.n_obs
-
-    def statistic(self, made: AnnData, untouched: AnnData) -> Statistic:
-        after, before = (self._scores(cells) for cells in (made, untouched))
-        return lambda w, v: w @ after - v @ before
+    def statistic(self, made: AnnData, before: AnnData, n_samples: int) -> Statistic:
+        change = self._scores(made) - self._scores(before)
+        by_cell = change.reshape(-1, n_samples).mean(axis=1)
+        return lambda w, v: w @ by_cell
 
     def _scores(self, cells: AnnData) -> np.ndarray:
         counts = sparse.csr_matrix(cells.X)

@@ -7,6 +7,7 @@ perturbations that no cell has are predicted from their embeddings.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from scipy.interpolate import PchipInterpolator
 
 from scldm.baselines import Ridge
 
+from ._conditions import Dose
 from ._embeddings import Embeddings
 from ._fields import shortened
 from ._pairing import Group
@@ -34,8 +36,11 @@ class Shifts:
     perturbation
         The condition.
     curves
-        By label, the doses that were seen, ``(k,)`` in rising order (one NaN where doses are not
-        registered), and the change at each, ``(k, d)``.
+        By perturbation, the doses that were seen, ``(k,)`` in rising order (one NaN where doses are
+        not registered), and the change at each, ``(k, d)``.
+
+    Attributes
+    ----------
     interaction
         :math:`w` of an unseen combination's change, :math:`w \sum_p \delta_p`: the least squares
         fit to the combinations that were seen with all of their members, drawn towards 1 as by one
@@ -46,15 +51,17 @@ class Shifts:
         self,
         perturbation: PerturbationSet,
         curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
-        interaction: float = 1.0,
     ) -> None:
         self.perturbation = perturbation
         self.curves = dict(curves)
-        self.interaction = interaction
+        self.interaction = self._fitted_interaction()
 
     @classmethod
     def fit(cls, x: np.ndarray, groups: Sequence[Group], perturbation: PerturbationSet) -> Self:
         """Learn from cells.
+
+        Contexts count by their numbers of cells, up to a point: beyond some twenty, contexts differ
+        more than samples of one do.
 
         Parameters
         ----------
@@ -65,24 +72,19 @@ class Shifts:
         perturbation
             The condition.
         """
-        found: dict[str, dict[float, list[tuple[float, np.ndarray]]]] = {}
+        found: dict[str, dict[float, list[tuple[float, np.ndarray]]]] = defaultdict(dict)
         for group in groups:
             change = x[group.perturbed].mean(axis=0) - x[group.control].mean(axis=0)
             n = 1 / (1 / len(group.perturbed) + 1 / len(group.control))
-            at = found.setdefault(group.label, {}).setdefault(group.dose, [])
-            at.append((n / (n + _SMALL), change))
+            # as a key, one NaN is not another, but this one is itself
+            dose = np.nan if np.isnan(group.dose) else group.dose
+            found[group.label].setdefault(dose, []).append((n / (n + _SMALL), change))
         curves = {}
         for label, by_dose in found.items():
-            doses = np.array(sorted(by_dose))
-            changes = [
-                np.average([c for _, c in by_dose[d]], axis=0, weights=[w for w, _ in by_dose[d]])
-                for d in by_dose
-            ]
-            order = np.argsort(list(by_dose))
-            curves[label] = doses, np.stack(changes)[order]
-        shifts = cls(perturbation, curves)
-        shifts.interaction = shifts._fitted_interaction()
-        return shifts
+            doses = sorted(by_dose)
+            changes = [_weighted_mean(by_dose[dose]) for dose in doses]
+            curves[label] = np.array(doses), np.stack(changes)
+        return cls(perturbation, curves)
 
     def at(self, label: str, dose: float = np.nan) -> np.ndarray:
         """Return the change by a perturbation, ``(d,)``.
@@ -90,74 +92,65 @@ class Shifts:
         Parameters
         ----------
         label
-            One perturbation or combination, as the condition spells it.
+            One perturbation or combination.
         dose
             Its dose; not a number where none is registered.
 
         Raises
         ------
         ValueError
-            If nothing is known of it.
+            If nothing is known of it, or the dose is below 0 where all others are not.
         """
+        label = self.perturbation.key(label)
         if label == self.perturbation.control:
             return np.zeros(next(iter(self.curves.values()))[1].shape[1])
         if label in self.curves:
-            return _on_curve(*self.curves[label], dose)
+            return self._on_curve(*self.curves[label], dose)
         parts = self.perturbation.members_of(label)
-        if len(parts) > 1 and all(part in self.curves for part in parts):
-            return self.interaction * np.sum([self.at(part, dose) for part in parts], axis=0)
-        embeddings = self.perturbation.embeddings
-        if embeddings is not None:
-            own = [self.at(part, dose) for part in parts if part in self.curves]
-            new = [part for part in parts if part not in self.curves]
-            guessed = [self._guess(part, dose, embeddings) for part in new]
-            return (self.interaction if len(parts) > 1 else 1.0) * np.sum(own + guessed, axis=0)
+        factor = self.interaction if len(parts) > 1 else 1.0
         missing = [part for part in parts if part not in self.curves]
-        raise ValueError(
-            f"`perturbation={label!r}` cannot be predicted: {shortened(missing)} never stand alone in "
-            "the training data, nor have they an embedding."
-        )
-
-    def knows(self, label: str) -> bool:
-        """Say whether something is known of a perturbation."""
-        parts = self.perturbation.members_of(label)
-        seen = label in self.curves or all(part in self.curves for part in parts)
-        return seen or self.perturbation.embeddings is not None
+        embeddings = self.perturbation.embeddings
+        if missing and embeddings is None:
+            raise ValueError(
+                f"`perturbation={label!r}` cannot be predicted: {shortened(missing)} never stand "
+                "alone among the cells that could be compared, nor have they an embedding."
+            )
+        changes = [
+            self._guess(part, dose, embeddings) if part in missing else self.at(part, dose)
+            for part in parts
+        ]
+        return factor * np.sum(changes, axis=0)
 
     def to_plain(self) -> dict[str, Any]:
         """Return what :meth:`from_plain` takes."""
-        curves = {
+        return {
             label: {"dose": doses, "change": changes}
             for label, (doses, changes) in self.curves.items()
         }
-        return {"curves": curves, "interaction": self.interaction}
 
     @classmethod
     def from_plain(cls, perturbation: PerturbationSet, plain: Mapping[str, Any]) -> Self:
         """Return what was taken apart."""
-        curves = {
-            label: (curve["dose"], curve["change"]) for label, curve in plain["curves"].items()
-        }
-        return cls(perturbation, curves, plain["interaction"])
+        curves = {label: (curve["dose"], curve["change"]) for label, curve in plain.items()}
+        return cls(perturbation, curves)
 
     def _fitted_interaction(self) -> float:
-        alone, sums, seen = [], [], []
+        sums, seen = [], []
         for label, (doses, changes) in self.curves.items():
             parts = self.perturbation.members_of(label)
             if len(parts) > 1 and all(part in self.curves for part in parts):
                 for dose, change in zip(doses, changes, strict=True):
                     sums.append(np.sum([self.at(part, dose) for part in parts], axis=0))
                     seen.append(change)
-            elif len(parts) == 1:
-                alone.append((changes**2).sum(axis=1).mean())
         if not sums:
             return 1.0
-        prior = np.mean([(total**2).sum() for total in sums])
-        top = np.sum([total @ change for total, change in zip(sums, seen, strict=True)]) + prior
-        return float(top / (np.sum([total @ total for total in sums]) + prior))
+        prior = np.mean([total @ total for total in sums])
+        product = sum(total @ change for total, change in zip(sums, seen, strict=True))
+        return float((product + prior) / (sum(total @ total for total in sums) + prior))
 
-    def _guess(self, item: str, dose: float, embeddings: Embeddings) -> np.ndarray:
+    def _guess(self, item: str, dose: float, embeddings: Embeddings | None) -> np.ndarray:
         """Return the change by a perturbation that no cell has alone, from its embedding."""
+        assert embeddings is not None
         condition = self.perturbation
         vectors = dict(
             zip(condition.items, embeddings.table(condition.items).numpy(), strict=True)
@@ -165,21 +158,30 @@ class Shifts:
         ridge = Ridge(vectors, control=condition.control, separator=condition.separator)
         return ridge.fit_shifts({seen: self.at(seen, dose) for seen in self.curves}).shift(item)
 
+    def _on_curve(self, doses: np.ndarray, changes: np.ndarray, dose: float) -> np.ndarray:
+        """Return the change at a dose.
 
-def _on_curve(doses: np.ndarray, changes: np.ndarray, dose: float) -> np.ndarray:
-    """Return the change at a dose.
+        Between doses that were seen, and zero where there is no change, a monotone cubic on the scale
+        on which the network sees doses (Fritsch and Carlson 1980), so that no dimension overshoots;
+        beyond them, that of the nearest.
+        """
+        if np.isnan(doses).all() or np.isnan(dose):
+            return changes.mean(axis=0)
+        if doses[0] > 0:
+            doses = np.concatenate([[0.0], doses])
+            changes = np.concatenate([np.zeros_like(changes[:1]), changes])
+        if dose < 0 <= doses[0]:
+            raise ValueError(
+                f"`dose={dose:g}` is below 0, which no dose of the training cells is."
+            )
+        if len(doses) == 1:
+            return changes[0]
+        scale = self.perturbation.dose
+        unit = scale.unit if isinstance(scale, Dose) else 1.0
+        at = np.clip(dose, doses[0], doses[-1])
+        return PchipInterpolator(np.arcsinh(doses / unit), changes)(np.arcsinh(at / unit))
 
-    Between doses that were seen, a monotone cubic in the logarithm of the dose (Fritsch and Carlson
-    1980), so that no dimension overshoots; below them, in proportion to the dose; above them, that
-    of the highest.
-    """
-    if np.isnan(doses).all() or np.isnan(dose):
-        return changes.mean(axis=0)
-    low, high = doses[0], doses[-1]
-    if dose >= high:
-        return changes[-1]
-    if dose <= low:
-        return changes[0] * (dose / low if low > 0 else 1.0)
-    if low <= 0:
-        return PchipInterpolator(doses, changes)(dose)
-    return PchipInterpolator(np.log(doses), changes)(np.log(dose))
+
+def _weighted_mean(parts: Sequence[tuple[float, np.ndarray]]) -> np.ndarray:
+    weights, values = zip(*parts, strict=True)
+    return np.average(values, axis=0, weights=weights)

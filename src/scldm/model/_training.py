@@ -54,8 +54,8 @@ class TrainingMixin:
     ) -> None:
         """Train all stages, one after the other.
 
-        The third, see :meth:`train_perturbation`, takes seconds and is left out where there are no
-        perturbed cells, or no control cells to compare them with.
+        The third, see :meth:`train_perturbation`, takes seconds and is left out where no
+        perturbed cells can be compared with control cells.
 
         Parameters
         ----------
@@ -101,7 +101,7 @@ class TrainingMixin:
             **{"batch_size": batch_size, **split, **shared, **(autoencoder_kwargs or {})},
         )
         self.train_diffusion(max_steps, **{**shared, **(diffusion_kwargs or {})})
-        if self._has_perturbed_and_control_cells():
+        if self._can_learn_perturbations():
             shared.pop("early_stopping")
             self.train_perturbation(**{**shared, **(perturbation_kwargs or {})})
 

@@ -108,6 +108,7 @@ class LatentDiffusion(nn.Module):
         log_library
             Log library sizes, ``(n, 1)``.
         """
+        mean, variance, log_library = (x.to(self.shift) for x in (mean, variance, log_library))
         within = torch.cat([variance.mean(0), torch.zeros_like(log_library[0])])
         x = torch.cat([mean, log_library], dim=1)
         self.shift.copy_(x.mean(0))

@@ -33,7 +33,8 @@ def dose_response(
     """Log-normalised expression of genes at each dose.
 
     A point is the mean of the cells of a dose, the line through it two standard errors; the band
-    holds nine in ten cells.
+    holds nine in ten cells. All cells of a set count: give those of one perturbation and type, with
+    their control cells.
 
     Parameters
     ----------
@@ -64,6 +65,8 @@ def dose_response(
     """
     sets = {"": cells} if isinstance(cells, AnnData) else dict(cells)
     genes = [genes] if isinstance(genes, str) else list(genes)
+    if layer is not None and sets and not any(layer in adata.layers for adata in sets.values()):
+        raise ValueError(f"`layer={layer!r}` is in no set of cells.")
     if not sets or not genes:
         raise ValueError(f"`{'genes' if sets else 'cells'}` is empty; at least one is needed.")
     doses = {name: _doses(adata, dose_key) for name, adata in sets.items()}
