@@ -6,6 +6,7 @@ from scipy import stats
 from scipy.stats import pearsonr, ttest_ind
 
 from scldm.metrics import energy_distance, perturbation
+from scldm.metrics.perturbation import _compare
 
 N, GENES = 200, 30
 
@@ -118,7 +119,7 @@ def test_compare_takes_samples_of_one_size(cells, monkeypatch):
         sizes.append((len(x), len(y)))
         return energy_distance(x, y)
 
-    monkeypatch.setattr(perturbation, "energy_distance", spy)
+    monkeypatch.setattr(_compare, "energy_distance", spy)
     perturbation.compare(cells["true"], {"few": cells["good"][:70]}, cells["control"], n_top=5)
     assert set(sizes) == {(70, 70)}
 

@@ -62,8 +62,8 @@ class PerturbingMixin:
         """Train the perturbation stage, the ways from control cells to perturbed ones.
 
         :meth:`train` does this after the other stages where it can. Control cells and perturbed cells
-        are compared within contexts: cell type, batch and categorical covariates, as far as these have
-        control cells.
+        are compared within contexts: cell type, time, batch and categorical covariates, as far as these
+        have control cells.
 
         Parameters
         ----------
@@ -114,8 +114,8 @@ class PerturbingMixin:
         x = torch.cat([latents.mean, latents.log_library], dim=1).numpy().astype(float)
         shifts = Shifts.fit(x, groups, perturbation)
         # from the start, where the flow is latent arithmetic
-        self.module.perturbation = self._new_perturbation_module().to(self.device)
-        model = self.module.perturbation
+        model = PerturbationDiffusion(perturbation.embedder, self.module.diffusion.n_latent)
+        self.module.perturbation = model.to(self.device)
         model.fit_standardisation(latents.mean, latents.variance, latents.log_library)
         pairs = [CellGroup(g.perturbed, g.control, shifts.at(g.label, g.dose)) for g in groups]
         steps_per_epoch = min(STEPS_PER_EPOCH, max_steps)
@@ -243,9 +243,10 @@ class PerturbingMixin:
         }
         return new
 
-    def _new_perturbation_module(self) -> PerturbationDiffusion:
-        condition = self._perturbation_condition()
-        return PerturbationDiffusion(condition.embedder, self.module.diffusion.n_latent)
+    def _new_perturbation_module(self, n_latent: int) -> PerturbationDiffusion | None:
+        """Return the module of the stage, untrained, or ``None`` without a perturbation."""
+        condition = perturbation_of(self.conditions)
+        return None if condition is None else PerturbationDiffusion(condition.embedder, n_latent)
 
     def _compared(self, training: np.ndarray) -> list[Group]:
         """Return which training cells are compared with which."""

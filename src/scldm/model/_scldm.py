@@ -13,7 +13,7 @@ from anndata import AnnData
 from scvi.data import AnnDataManager
 from scvi.model.base import BaseModelClass, RNASeqMixin, VAEMixin
 
-from scldm.module import PerturbationDiffusion, SCLDMModule
+from scldm.module import SCLDMModule
 
 from ._autoencoders import CodebookMixin, build_autoencoder
 from ._choices import chosen, positive, share, weight
@@ -27,7 +27,6 @@ from ._generation import GenerationMixin
 from ._keys import KEYS
 from ._likelihood import LikelihoodMixin
 from ._networks import build_diffusion
-from ._pairing import perturbation_of
 from ._perturbing import PerturbingMixin
 from ._reading import ReadingMixin
 from ._recipe import Recipe
@@ -226,11 +225,7 @@ class SCLDM(
             condition_dropout=condition_dropout,
             ema_decay=ema_decay,
         )
-        perturbation = perturbation_of(self.conditions)
-        ways = None
-        if perturbation is not None:
-            ways = PerturbationDiffusion(perturbation.embedder, n_latent)
-        self.module = SCLDMModule(stage_1, diffusion, ways)
+        self.module = SCLDMModule(stage_1, diffusion, self._new_perturbation_module(n_latent))
         self.training_frame_: pd.DataFrame | None = None
         self.autoencoder_trained_ = False
         self.diffusion_trained_ = False

@@ -128,7 +128,7 @@ class ScreeningMixin:
         if not levels:
             raise ValueError("`doses` is empty; leave it out, or give at least one.")
         # before any compute
-        self._perturbation_condition().parse("perturbation", list(perturbations))
+        condition.parse("perturbation", list(perturbations))
         return [(label, dose) for label in perturbations for dose in levels]
 
     def _target(
