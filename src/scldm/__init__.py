@@ -2,6 +2,16 @@
 
 from . import baselines, data, diffusion, metrics, nn, pl
 from ._version import __version__
-from .model import SCLDM
+from .model import SCLDM, MultiLDM
 
-__all__ = ["SCLDM", "__version__", "baselines", "data", "diffusion", "metrics", "nn", "pl"]
+__all__ = [
+    "SCLDM",
+    "MultiLDM",
+    "__version__",
+    "baselines",
+    "data",
+    "diffusion",
+    "metrics",
+    "nn",
+    "pl",
+]

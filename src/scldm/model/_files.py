@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import anndata
+import mudata
 import torch
 from anndata import AnnData
 from scvi.model._utils import parse_device_args
@@ -24,7 +25,8 @@ FORMAT = 4
 """Version of the layout of a saved model; raised when older code could not read a newer file."""
 
 _MODEL_FILE = "model.pt"
-_DATA_FILE = "adata.h5ad"
+_READERS = {"adata.h5ad": anndata.read_h5ad, "mdata.h5mu": mudata.read_h5mu}
+"""Files of data beside a model, named as scvi-tools names them."""
 
 
 class FilesMixin:
@@ -41,7 +43,7 @@ class FilesMixin:
         """Save the model.
 
         The directory gets the files that scvi-tools writes, ``model.pt`` and on request
-        ``adata.h5ad``, but ``model.pt`` holds tensors and plain data only. Everything is written
+        ``adata.h5ad`` or ``mdata.h5mu``, but ``model.pt`` holds tensors and plain data only. Everything is written
         beside the target and moved there when complete, so a failure leaves no half file.
 
         Parameters
@@ -55,7 +57,7 @@ class FilesMixin:
         save_anndata
             Whether to save the data with the model.
         **anndata_write_kwargs
-            For :meth:`anndata.AnnData.write_h5ad`.
+            For :meth:`anndata.AnnData.write_h5ad` or :func:`mudata.write_h5mu`.
 
         Raises
         ------
@@ -74,15 +76,14 @@ class FilesMixin:
         try:
             torch.save(self._to_file(), partial / f"{prefix}{_MODEL_FILE}")
             if save_anndata:
-                self._adata_manager_or_raise().adata.write_h5ad(
-                    partial / f"{prefix}{_DATA_FILE}", **anndata_write_kwargs
-                )
+                self._write_data(partial, prefix, **anndata_write_kwargs)
             target.mkdir(exist_ok=True)
             for file in partial.iterdir():
                 os.replace(file, target / file.name)
             if not save_anndata:
                 # data saved with an earlier model are not this one's
-                (target / f"{prefix}{_DATA_FILE}").unlink(missing_ok=True)
+                for name in _READERS:
+                    (target / f"{prefix}{name}").unlink(missing_ok=True)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -126,11 +127,12 @@ class FilesMixin:
         registry = attributes.pop("registry_")
         init_params = attributes.pop("init_params_")
         if adata is None:
-            adata = _saved_data(folder / f"{prefix}{_DATA_FILE}")
+            adata = _saved_data(folder, prefix)
         if adata is False:
             adata = None
         else:
-            cls.setup_anndata(adata, source_registry=registry, **registry["setup_args"])
+            setup = getattr(cls, registry["setup_method_name"])
+            setup(adata, source_registry=registry, **registry["setup_args"])
         # where a model is loaded there may be no compiler
         init_params["non_kwargs"]["compile_network"] = False
         kwargs = {**init_params["non_kwargs"], **init_params["kwargs"].get("module_kwargs", {})}
@@ -143,6 +145,10 @@ class FilesMixin:
         model.to_device(torch_device)
         model.module.eval()
         return model
+
+    def _write_data(self, folder: Path, prefix: str, **kwargs: Any) -> None:
+        """Write the user's data beside the model."""
+        self._adata_manager_or_raise().adata.write_h5ad(folder / f"{prefix}adata.h5ad", **kwargs)
 
     def _to_file(self) -> dict[str, Any]:
         names = [name for name in vars(self) if name.endswith("_") and not name.endswith("__")]
@@ -184,9 +190,11 @@ class FilesMixin:
         return attributes, state
 
 
-def _saved_data(path: Path) -> AnnData | bool:
-    if path.is_file():
-        return anndata.read_h5ad(path)
+def _saved_data(folder: Path, prefix: str) -> Any:
+    for name, read in _READERS.items():
+        path = folder / f"{prefix}{name}"
+        if path.is_file():
+            return read(path)
     warnings.warn(
         "No data were saved with the model and none were given; it is loaded without. Pass "
         "`adata=False` to say that this is meant.",

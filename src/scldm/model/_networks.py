@@ -1,10 +1,12 @@
-"""From the arguments of a model to its latent diffusion."""
+"""From the arguments of a model to its denoising network and latent diffusion."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from torch import nn
 
 from scldm.diffusion import (
     COUPLINGS,
@@ -14,60 +16,99 @@ from scldm.diffusion import (
     TIME_DISTRIBUTIONS,
 )
 from scldm.module import LatentDiffusion
-from scldm.nn import BACKBONES, CONDITIONINGS, ConditionEmbedder
+from scldm.nn import BACKBONES, CONDITIONINGS, Backbone, ConditionEmbedder
 
 from ._choices import chosen, positive, share
 from ._conditions import Condition
 from ._fields import shortened
 
-__all__ = ["build_diffusion"]
+__all__ = ["build_backbone", "build_diffusion", "compiled", "diffusion_options"]
+
+
+def build_backbone(
+    embedders: Mapping[str, nn.Module],
+    n_dims: int,
+    *,
+    backbone: str,
+    conditioning: str,
+    width: int,
+    depth: int,
+    backbone_kwargs: Mapping[str, Any] | None,
+) -> Backbone:
+    """Check the arguments, which are those of the model, and build the network.
+
+    Parameters
+    ----------
+    embedders
+        Of the conditions, by name, ``width`` wide.
+    n_dims
+        Number of dimensions of what is diffused.
+    """
+    kind = chosen("backbone", backbone, BACKBONES)
+    chosen("conditioning", conditioning, CONDITIONINGS)
+    return kind(
+        n_dims,
+        ConditionEmbedder(embedders, width),
+        depth=positive("depth", depth),
+        conditioning=conditioning,
+        **_checked_options(kind, backbone_kwargs or {}),
+    )
+
+
+def diffusion_options(
+    *,
+    schedule: str,
+    parametrisation: str,
+    times: str,
+    loss_weight: str,
+    condition_dropout: float,
+    ema_decay: float,
+) -> dict[str, Any]:
+    """Check the arguments, which are those of the model, and return those of the module."""
+    return {
+        "schedule": chosen("schedule", schedule, SCHEDULES)(),
+        "parametrisation": chosen("parametrisation", parametrisation, PARAMETRISATIONS)(),
+        "times": chosen("times", times, TIME_DISTRIBUTIONS)(),
+        "weight": chosen("loss_weight", loss_weight, LOSS_WEIGHTS)(),
+        "condition_dropout": share("condition_dropout", condition_dropout),
+        "ema_decay": share("ema_decay", ema_decay),
+    }
 
 
 def build_diffusion(
     conditions: Sequence[Condition],
     n_latent: int,
     *,
-    schedule: str,
-    parametrisation: str,
-    times: str,
-    loss_weight: str,
     coupling: str,
-    backbone: str,
-    conditioning: str,
     width: int,
-    depth: int,
-    backbone_kwargs: Mapping[str, Any] | None,
-    compile_network: bool,
-    condition_dropout: float,
-    ema_decay: float,
+    network: Mapping[str, Any],
+    options: Mapping[str, Any],
 ) -> LatentDiffusion:
-    """Check the arguments, which are those of the model, and build the module."""
-    kind = chosen("backbone", backbone, BACKBONES)
-    chosen("conditioning", conditioning, CONDITIONINGS)
-    embedder = ConditionEmbedder({c.name: c.embedder(width) for c in conditions}, width)
-    network = kind(
-        n_latent + 1,
-        embedder,
-        depth=positive("depth", depth),
-        conditioning=conditioning,
-        **_checked_options(kind, backbone_kwargs or {}),
-    )
-    diffusion = LatentDiffusion(
-        network,
-        n_latent,
-        chosen("schedule", schedule, SCHEDULES)(),
-        chosen("parametrisation", parametrisation, PARAMETRISATIONS)(),
-        chosen("times", times, TIME_DISTRIBUTIONS)(),
-        chosen("loss_weight", loss_weight, LOSS_WEIGHTS)(),
-        chosen("coupling", coupling, COUPLINGS)(),
-        share("condition_dropout", condition_dropout),
-        share("ema_decay", ema_decay),
-    )
-    if compile_network:
-        # in place, so that names of weights stay what they are
-        diffusion.trained.network.compile()
-        diffusion.averaged.network.compile()
-    return diffusion
+    """Check the arguments, which are those of the model, and build the module.
+
+    Parameters
+    ----------
+    conditions
+        The registered conditions.
+    n_latent
+        Number of latent dimensions.
+    coupling, width
+        Of the model.
+    network
+        Further arguments of :func:`build_backbone`.
+    options
+        Arguments of :func:`diffusion_options`.
+    """
+    embedders = {c.name: c.embedder(width) for c in conditions}
+    backbone = build_backbone(embedders, n_latent + 1, width=width, **network)
+    rule = chosen("coupling", coupling, COUPLINGS)()
+    return LatentDiffusion(backbone, n_latent, coupling=rule, **diffusion_options(**options))
+
+
+def compiled(diffusion: LatentDiffusion) -> None:
+    """Compile the networks in place, so that names of weights stay what they are."""
+    diffusion.trained.network.compile()
+    diffusion.averaged.network.compile()
 
 
 def _checked_options(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:

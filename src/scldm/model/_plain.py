@@ -28,10 +28,11 @@ def to_plain(value: Any) -> Any:
     TypeError
         If the value is of a type that plain data cannot hold.
     """
-    if value is None or isinstance(value, bool | int | float | str | torch.Tensor):
-        return value
+    # first, as numpy's text and its double are text and a float too
     if isinstance(value, np.generic):
         return value.item()
+    if value is None or isinstance(value, bool | int | float | str | torch.Tensor):
+        return value
     if isinstance(value, np.ndarray | pd.Index):
         array = np.asarray(value)
         if array.dtype.kind in "biuf":

@@ -25,8 +25,9 @@ from ._from_scvi import FromSCVIMixin
 from ._gene_sets import GeneSetsMixin
 from ._generation import GenerationMixin
 from ._keys import KEYS
+from ._latents import LatentsMixin
 from ._likelihood import LikelihoodMixin
-from ._networks import build_diffusion
+from ._networks import build_diffusion, compiled
 from ._perturbing import PerturbingMixin
 from ._reading import ReadingMixin
 from ._recipe import Recipe
@@ -44,6 +45,7 @@ DISPERSIONS = ("gene", "gene-batch", "gene-label", "gene-cell")
 class SCLDM(
     FilesMixin,
     GenerationMixin,
+    LatentsMixin,
     EditingMixin,
     PerturbingMixin,
     ScreeningMixin,
@@ -211,20 +213,25 @@ class SCLDM(
         diffusion = build_diffusion(
             self.conditions,
             n_latent,
-            schedule=schedule,
-            parametrisation=parametrisation,
-            times=times,
-            loss_weight=loss_weight,
             coupling=coupling,
-            backbone=backbone,
-            conditioning=conditioning,
             width=width,
-            depth=depth,
-            backbone_kwargs=backbone_kwargs,
-            compile_network=compile_network,
-            condition_dropout=condition_dropout,
-            ema_decay=ema_decay,
+            network={
+                "backbone": backbone,
+                "conditioning": conditioning,
+                "depth": depth,
+                "backbone_kwargs": backbone_kwargs,
+            },
+            options={
+                "schedule": schedule,
+                "parametrisation": parametrisation,
+                "times": times,
+                "loss_weight": loss_weight,
+                "condition_dropout": condition_dropout,
+                "ema_decay": ema_decay,
+            },
         )
+        if compile_network:
+            compiled(diffusion)
         self.module = SCLDMModule(stage_1, diffusion, self._new_perturbation_module(n_latent))
         self.training_frame_: pd.DataFrame | None = None
         self.autoencoder_trained_ = False

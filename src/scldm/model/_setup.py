@@ -23,7 +23,7 @@ from ._gene_sets import GeneSetsField
 from ._keys import KEYS
 from ._perturbations import members
 
-__all__ = ["setup_fields"]
+__all__ = ["condition_fields", "setup_fields"]
 
 _WITH_EMBEDDINGS = {
     "cell_type": KEYS.CELL_TYPE_EMBEDDINGS,
@@ -34,7 +34,7 @@ _WITH_EMBEDDINGS = {
 def setup_fields(
     setup: Mapping[str, Any], reserved_names: Collection[str]
 ) -> list[BaseAnnDataField]:
-    """Return the fields that a setup registers.
+    """Return the fields that a setup of one modality registers.
 
     Parameters
     ----------
@@ -42,6 +42,31 @@ def setup_fields(
         The arguments of ``setup_anndata``.
     reserved_names
         Names that a covariate cannot have.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`condition_fields`.
+    """
+    fields = [
+        CountsField(KEYS.COUNTS, setup["layer"]),
+        LibrarySizeField(KEYS.LIBRARY_SIZE, setup["library_size_key"], "library_size_key"),
+        *condition_fields(setup, reserved_names),
+    ]
+    if setup["gene_sets_key"] is not None:
+        fields.append(GeneSetsField(setup["gene_sets_key"], setup["layer"]))
+    return fields
+
+
+def condition_fields(
+    setup: Mapping[str, Any], reserved_names: Collection[str]
+) -> list[BaseAnnDataField]:
+    """Return the fields of what cells depend on.
+
+    Parameters
+    ----------
+    setup, reserved_names
+        As in :func:`setup_fields`.
 
     Raises
     ------
@@ -62,8 +87,6 @@ def setup_fields(
     perturbation = setup["perturbation_key"]
     control = setup["control_label"] if perturbation is not None else None
     fields = [
-        CountsField(KEYS.COUNTS, setup["layer"]),
-        LibrarySizeField(KEYS.LIBRARY_SIZE, setup["library_size_key"], "library_size_key"),
         CategoryField(KEYS.CELL_TYPE, setup["cell_type_key"], "cell_type_key"),
         CategoryField(KEYS.BATCH, setup["batch_key"], "batch_key"),
         CategoryField(
@@ -78,8 +101,6 @@ def setup_fields(
         fields.append(CoordinatesField(KEYS.SPATIAL, setup["spatial_key"], "spatial_key"))
     if setup["source_key"] is not None:
         fields.append(VectorField(KEYS.SOURCE, setup["source_key"], "source_key"))
-    if setup["gene_sets_key"] is not None:
-        fields.append(GeneSetsField(setup["gene_sets_key"], setup["layer"]))
     return [*fields, *_embeddings_fields(setup)]
 
 

@@ -11,7 +11,6 @@ from anndata import AnnData
 from lightning.pytorch.callbacks import Callback
 from scvi.dataloaders import DataSplitter
 
-from scldm.module import moment_dispersion
 from scldm.train import (
     AdversarialPlan,
     AutoencoderPlan,
@@ -25,12 +24,12 @@ from scldm.train import (
 
 from ._choices import positive
 from ._keys import KEYS
+from ._moments import count_moments
 
 __all__ = ["STEPS_PER_EPOCH", "TrainingMixin"]
 
 STEPS_PER_EPOCH = 200
 _FEWEST_CELLS = 10
-_ROWS_AT_A_TIME = 4096
 
 
 class TrainingMixin:
@@ -147,7 +146,7 @@ class TrainingMixin:
         # Lightning sets it up again; the split must not be drawn anew
         data.external_indexing = [data.train_idx, data.val_idx, data.test_idx]
         if not self.autoencoder_trained_:
-            self.module.autoencoder.start_from_moments(*self._count_moments(data.train_idx))
+            self._start_autoencoder(data.train_idx)
         plan_kwargs = {"max_kl_weight": self.kl_weight, **(plan_kwargs or {})}
         plan: AutoencoderPlan
         if self.adversarial_weight:
@@ -218,6 +217,7 @@ class TrainingMixin:
         latents = self._encode(adata)
         fitted = latents[split[0]]
         self.module.diffusion.fit_standardisation(fitted.mean, fitted.variance, fitted.log_library)
+        latents = self._with_given(latents)
         steps_per_epoch = min(STEPS_PER_EPOCH, max_steps)
         data = LatentDataModule(latents, *split, batch_size, steps_per_epoch)
         max_epochs = -(-max_steps // steps_per_epoch)
@@ -270,31 +270,14 @@ class TrainingMixin:
             raise RuntimeError("The model has no data. Load it with `adata=` to train it further.")
         return self.adata_manager
 
-    def _count_moments(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return each gene's share of the library and its moment estimate of the dispersion."""
+    def _start_autoencoder(self, indices: np.ndarray) -> None:
+        """Start the decoder at the moments of the counts of training cells."""
         manager = self.adata_manager
-        counts = manager.get_from_registry(KEYS.COUNTS)
         sizes = None
         if KEYS.LIBRARY_SIZE in manager.data_registry:
             sizes = np.asarray(manager.get_from_registry(KEYS.LIBRARY_SIZE), float).ravel()
-        indices = np.sort(indices)
-        sum_x, sum_x2, sum_xl, sum_l, sum_l2 = 0.0, 0.0, 0.0, 0.0, 0.0
-        for start in range(0, len(indices), _ROWS_AT_A_TIME):
-            rows = indices[start : start + _ROWS_AT_A_TIME]
-            x = counts[rows]
-            x = x.toarray() if hasattr(x, "toarray") else np.asarray(x)
-            x = x.astype(float)
-            library = x.sum(axis=1) if sizes is None else sizes[rows]
-            sum_x = sum_x + x.sum(axis=0)
-            sum_x2 = sum_x2 + np.square(x).sum(axis=0)
-            sum_xl = sum_xl + library @ x
-            sum_l += float(library.sum())
-            sum_l2 += float(np.square(library).sum())
-        scale = torch.as_tensor(sum_x) / sum_l
-        theta = moment_dispersion(
-            scale, torch.as_tensor(sum_x2), torch.as_tensor(sum_xl), sum_l, sum_l2
-        )
-        return scale.float(), theta.float()
+        counts = manager.get_from_registry(KEYS.COUNTS)
+        self.module.autoencoder.start_from_moments(*count_moments(counts, indices, sizes))
 
     @torch.inference_mode()
     def _encode(
@@ -310,6 +293,10 @@ class TrainingMixin:
         frame = frame if indices is None else frame.iloc[indices]
         conditions = {c.name: torch.from_numpy(c.encode(frame)) for c in self.conditions}
         return Latents(mean, variance, log_library, conditions)
+
+    def _with_given(self, latents: Latents) -> Latents:
+        """Return cells with what else is given to the diffusion, once it is standardised."""
+        return latents
 
     def _split_of(self, adata: AnnData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return training, validation and test cells: those of stage 1, or new ones."""

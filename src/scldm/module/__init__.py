@@ -3,7 +3,11 @@
 from ._adversary import Discriminator, log_normalised, sampled_expression
 from ._autoencoder import CountAutoencoder, moment_dispersion
 from ._counts import sample_counts
+from ._joint_diffusion import ASKED, JointDiffusion, JointNetwork, given_key
 from ._latent_diffusion import LatentDiffusion
+from ._likelihoods import LIKELIHOODS, Likelihood, ProteinMixture
+from ._modality import ModalityAutoencoder
+from ._multimodal import PRESENT, MultimodalAutoencoder, counts_key, decoder_inputs
 from ._perturbation import SOURCE, PerturbationDiffusion
 from ._quantiser import ProductQuantiser
 from ._scldm import SCLDMModule
@@ -13,13 +17,25 @@ AUTOENCODERS = {"vae": CountAutoencoder, "vq": VectorQuantisedAutoencoder}
 """Autoencoders by name."""
 
 __all__ = [
+    "ASKED",
     "AUTOENCODERS",
+    "LIKELIHOODS",
+    "PRESENT",
+    "JointDiffusion",
+    "JointNetwork",
+    "Likelihood",
+    "ModalityAutoencoder",
+    "MultimodalAutoencoder",
+    "counts_key",
+    "decoder_inputs",
+    "given_key",
     "SOURCE",
     "CountAutoencoder",
     "Discriminator",
     "LatentDiffusion",
     "PerturbationDiffusion",
     "ProductQuantiser",
+    "ProteinMixture",
     "SCLDMModule",
     "VectorQuantisedAutoencoder",
     "log_normalised",

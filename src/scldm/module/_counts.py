@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import torch
-from scvi.distributions import NegativeBinomial, ZeroInflatedNegativeBinomial
+from scvi.distributions import (
+    NegativeBinomial,
+    NegativeBinomialMixture,
+    ZeroInflatedNegativeBinomial,
+)
 from torch import Tensor
-from torch.distributions import Distribution, Poisson
+from torch.distributions import Bernoulli, Distribution, Poisson
 
 __all__ = ["sample_counts"]
 
@@ -17,12 +21,13 @@ def sample_counts(distribution: Distribution, generator: torch.Generator) -> Ten
 
     The negative binomial is drawn as a Poisson whose rate is gamma distributed with shape
     :math:`\theta` and mean :math:`\mu`; the zero-inflated one is set to zero with probability
-    :math:`\mathrm{sigmoid}(\pi)` on top.
+    :math:`\mathrm{sigmoid}(\pi)` on top. Of a mixture, one component is drawn first.
 
     Parameters
     ----------
     distribution
-        A negative binomial or zero-inflated one of :mod:`scvi.distributions`, or a Poisson.
+        A negative binomial, a zero-inflated one or a mixture of two of :mod:`scvi.distributions`, a
+        Poisson, or a Bernoulli.
     generator
         Source of randomness, on the device of the distribution's parameters.
 
@@ -39,10 +44,15 @@ def sample_counts(distribution: Distribution, generator: torch.Generator) -> Ten
         If the distribution is another.
     """
     for_gamma, for_poisson, for_zeros = _children(generator, 3)
-    if isinstance(distribution, NegativeBinomial):
-        mu, theta = distribution.mu, distribution.theta
-        theta = theta.expand_as(mu)
-        rate = torch._standard_gamma(theta, generator=for_gamma) * (mu / theta)
+    if isinstance(distribution, Bernoulli):
+        probability = distribution.probs
+        return (_uniform(probability, for_zeros) < probability).float()
+    if isinstance(distribution, NegativeBinomialMixture):
+        first = _uniform(distribution.mu1, for_zeros) < distribution.mixture_probs
+        mu = torch.where(first, distribution.mu1, distribution.mu2)
+        rate = _gamma_rate(mu, distribution.theta1, for_gamma)
+    elif isinstance(distribution, NegativeBinomial):
+        rate = _gamma_rate(distribution.mu, distribution.theta, for_gamma)
     elif isinstance(distribution, Poisson):
         rate = distribution.rate
     else:
@@ -54,9 +64,17 @@ def sample_counts(distribution: Distribution, generator: torch.Generator) -> Ten
         )
     counts = torch.poisson(rate.clamp(max=_MAX_RATE), generator=for_poisson)
     if isinstance(distribution, ZeroInflatedNegativeBinomial):
-        uniform = torch.rand(counts.shape, device=counts.device, generator=for_zeros)
-        counts = counts * (uniform >= distribution.zi_probs)
+        counts = counts * (_uniform(counts, for_zeros) >= distribution.zi_probs)
     return counts
+
+
+def _gamma_rate(mu: Tensor, theta: Tensor, generator: torch.Generator) -> Tensor:
+    theta = theta.expand_as(mu)
+    return torch._standard_gamma(theta, generator=generator) * (mu / theta)
+
+
+def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.rand(like.shape, device=like.device, generator=generator)
 
 
 def _children(generator: torch.Generator, n: int) -> list[torch.Generator]:

@@ -40,7 +40,7 @@ class LatentDiffusion(nn.Module):
     Parameters
     ----------
     network
-        One of :data:`scldm.nn.BACKBONES` on ``n_latent + 1`` dimensions.
+        One of :data:`scldm.nn.BACKBONES` on ``n_latent + n_sizes`` dimensions.
     n_latent
         Number of latent dimensions, without the library size.
     schedule, parametrisation, times
@@ -54,6 +54,8 @@ class LatentDiffusion(nn.Module):
         :meth:`scldm.nn.ConditionEmbedder.drop_at_random`.
     ema_decay
         Decay of the exponential moving average of the weights, per step, once past its warm-up.
+    n_sizes
+        Number of log library sizes; below, where it says ``n_latent + 1``, there is one.
 
     Attributes
     ----------
@@ -74,7 +76,7 @@ class LatentDiffusion(nn.Module):
 
     def __init__(
         self,
-        network: Backbone,
+        network: nn.Module,
         n_latent: int,
         schedule: Schedule,
         parametrisation: Parametrisation,
@@ -83,19 +85,21 @@ class LatentDiffusion(nn.Module):
         coupling: Coupling | None = None,
         condition_dropout: float = 0.1,
         ema_decay: float = 0.999,
+        n_sizes: int = 1,
     ) -> None:
         super().__init__()
         self.n_latent = n_latent
+        self.n_dims = n_dims = n_latent + n_sizes
         self.times = times
         self.coupling = coupling or Independent()
         self.condition_dropout = condition_dropout
         self.ema_decay = ema_decay
-        self.trained = NetworkDenoiser(network, schedule, parametrisation, n_latent + 1, weight)
+        self.trained = NetworkDenoiser(network, schedule, parametrisation, n_dims, weight)
         self.averaged = deepcopy(self.trained).requires_grad_(False)
         self.student: NetworkDenoiser | None = None
         self.n_student_steps = 0
-        self.register_buffer("shift", torch.zeros(n_latent + 1))
-        self.register_buffer("scale", torch.ones(n_latent + 1))
+        self.register_buffer("shift", torch.zeros(n_dims))
+        self.register_buffer("scale", torch.ones(n_dims))
         self.register_buffer("n_averaged", torch.zeros((), dtype=torch.long))
 
     def fit_standardisation(self, mean: Tensor, variance: Tensor, log_library: Tensor) -> None:
@@ -104,18 +108,18 @@ class LatentDiffusion(nn.Module):
         Parameters
         ----------
         mean, variance
-            Moments of each cell's posterior, ``(n, n_latent)``.
+            Moments of each cell's posterior, ``(n, n_latent)``; NaN where a cell has none.
         log_library
             Log library sizes, ``(n, 1)``.
         """
         mean, variance, log_library = (x.to(self.shift) for x in (mean, variance, log_library))
-        within = torch.cat([variance.mean(0), torch.zeros_like(log_library[0])])
+        within = torch.cat([variance.nanmean(0), torch.zeros_like(log_library[0])])
         x = torch.cat([mean, log_library], dim=1)
-        self.shift.copy_(x.mean(0))
+        self.shift.copy_(x.nanmean(0))
         # a dimension without spread is left as it is
-        spread = (x.var(0, correction=0) + within).sqrt()
+        spread = ((x - self.shift).square().nanmean(0) + within).sqrt()
         self.scale.copy_(torch.where(spread > 1e-6, spread, 1.0))
-        x = (x - self.shift) / self.scale
+        x = ((x - self.shift) / self.scale).nan_to_num()
         # half as far again as any cell's mean on either side (a cell of few counts must not allow
         # one of ten times the depth), and never within the bulk of the posteriors
         bounds = 1.5 * torch.stack([x.amin(0).clamp(max=-8 / 3), x.amax(0).clamp(min=8 / 3)])

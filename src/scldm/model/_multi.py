@@ -1,0 +1,496 @@
+"""The model class of several modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from mudata import MuData
+from scvi.data import AnnDataManager
+from scvi.model.base import BaseModelClass
+
+from scldm.module import (
+    LIKELIHOODS,
+    JointDiffusion,
+    JointNetwork,
+    ModalityAutoencoder,
+    MultimodalAutoencoder,
+    SCLDMModule,
+    counts_key,
+    given_key,
+)
+from scldm.nn import VectorEmbedder
+from scldm.train import Latents
+
+from ._choices import chosen, positive, share, weight
+from ._files import FilesMixin
+from ._joint_generation import JointGenerationMixin
+from ._keys import KEYS
+from ._layouts import AnnDataLayout, Layout, MuDataLayout, layout_of
+from ._modalities import ModalityField, PresentField
+from ._moments import count_moments
+from ._networks import build_backbone, compiled, diffusion_options
+from ._recipe import Recipe
+from ._registered import conditions_from_registry
+from ._setup import condition_fields
+from ._training import TrainingMixin
+from ._translation import TranslationMixin
+
+__all__ = ["MultiLDM"]
+
+LATENTS = ("separate", "aligned")
+
+
+class MultiLDM(
+    TranslationMixin,
+    JointGenerationMixin,
+    FilesMixin,
+    TrainingMixin,
+    BaseModelClass,
+):
+    r"""Generate and translate cells of several modalities by joint latent diffusion.
+
+    Stage 1 has an autoencoder for each modality: RNA, proteins, chromatin accessibility. Stage 2 is one
+    diffusion model of all their latents, :math:`p(z_A | z_G, c)` for any modalities A given any others
+    G and the registered conditions c. So the same model makes whole cells from noise, translates in any
+    direction and fills in what cells lack; and it learns from cells that lack a modality.
+
+    Parameters
+    ----------
+    mdata
+        Data registered with :meth:`setup_mudata` or :meth:`setup_anndata`.
+    registry
+        Registry of a saved model, to build it without data; :meth:`load` uses it.
+    n_latent
+        Latent dimensions of each modality, or a mapping from modalities to theirs. ``None``, here and
+        below, chooses by the data; a modality has no more than it has features.
+    n_hidden
+        Width of the autoencoders' layers.
+    n_layers
+        Hidden layers of encoders and decoders each.
+    dropout_rate
+        Dropout in the encoders.
+    gene_likelihood, protein_likelihood, atac_likelihood
+        Distributions of counts. Proteins are negative binomial, or a mixture of two, antibodies that
+        drift and antibodies that bind. Peaks are open or not, or have Poisson counts of fragments.
+    latent
+        ``"separate"`` latents of modalities, or ``"aligned"`` ones, in one space where each modality's
+        decoder also has to read the latents of the others.
+    alignment_weight
+        Weight of what aligns them.
+    kl_weight
+        Weight of the KL terms of the autoencoders' loss.
+    schedule, parametrisation, times, loss_weight, backbone, conditioning, width, depth
+        As in :class:`SCLDM`.
+    backbone_kwargs, compile_network, condition_dropout, ema_decay
+        As there.
+
+    References
+    ----------
+    Gayoso et al. (2021), Nature Methods 18:272 (proteins); Ashuach et al. (2023), Nature Methods
+    20:1222 (modalities that cells lack); Bao et al. (2023), ICML (one diffusion for all marginals and
+    conditionals).
+
+    Examples
+    --------
+    >>> scldm.MultiLDM.setup_mudata(
+    ...     mdata, modalities={"rna_layer": "rna", "protein_layer": "prot"}
+    ... )
+    >>> model = scldm.MultiLDM(mdata)
+    >>> model.train()
+    >>> proteins = model.translate(cells, source="rna", target="protein", n_samples=50)
+    """
+
+    def __init__(
+        self,
+        mdata: MuData | AnnData | None = None,
+        registry: dict | None = None,
+        *,
+        n_latent: int | Mapping[str, int] | None = None,
+        n_hidden: int | None = None,
+        n_layers: int = 1,
+        dropout_rate: float | None = None,
+        gene_likelihood: Literal["nb", "zinb", "poisson"] = "nb",
+        protein_likelihood: Literal["nb", "nb_mixture"] = "nb",
+        atac_likelihood: Literal["bernoulli", "poisson"] = "bernoulli",
+        latent: Literal["separate", "aligned"] = "separate",
+        alignment_weight: float = 1.0,
+        kl_weight: float | None = None,
+        schedule: str = "rectified_flow",
+        parametrisation: str = "flow",
+        times: str = "uniform",
+        loss_weight: str = "plain",
+        backbone: str = "mlp",
+        conditioning: str = "adaln",
+        width: int | None = None,
+        depth: int = 4,
+        backbone_kwargs: dict[str, Any] | None = None,
+        compile_network: bool = False,
+        condition_dropout: float = 0.1,
+        ema_decay: float = 0.999,
+    ) -> None:
+        super().__init__(None if mdata is None else self._table_of(mdata), registry)
+        self._data = mdata
+        self.layout = layout_of(self.registry_)
+        self.recipe = Recipe.for_cells(self.summary_stats["n_cells"])
+        self.kl_weight = weight("kl_weight", kl_weight, self.recipe.kl_weight)
+        self.adversarial_weight = 0.0
+        width = positive("width", width, self.recipe.width)
+        self.conditions = conditions_from_registry(self.registry_)
+        likelihoods = {
+            "rna": chosen("gene_likelihood", gene_likelihood, LIKELIHOODS["rna"]),
+            "protein": chosen("protein_likelihood", protein_likelihood, LIKELIHOODS["protein"]),
+            "atac": chosen("atac_likelihood", atac_likelihood, LIKELIHOODS["atac"]),
+        }
+        if "atac" in self.modalities and atac_likelihood == "bernoulli":
+            self._refuse_counts("atac")
+        is_aligned = chosen("latent", latent, LATENTS) == "aligned"
+        sizes = self._latent_sizes(n_latent, is_aligned)
+        autoencoders = {
+            name: ModalityAutoencoder(
+                len(self.features(name)),
+                likelihoods[name](),
+                sizes[name],
+                n_hidden=positive("n_hidden", n_hidden, self.recipe.n_hidden),
+                n_layers=positive("n_layers", n_layers),
+                dropout_rate=share("dropout_rate", dropout_rate, self.recipe.dropout_rate),
+                **self._decoder_sizes(),
+            )
+            for name in self.modalities
+        }
+        stage_1 = MultimodalAutoencoder(
+            autoencoders, weight("alignment_weight", alignment_weight) if is_aligned else 0.0
+        )
+        owner = [m for m, a in enumerate(autoencoders.values()) for _ in range(a.n_latent)]
+        owner += [m for m, a in enumerate(autoencoders.values()) for _ in range(a.n_sizes)]
+        embedders = {c.name: c.embedder(width) for c in self.conditions}
+        for m, name in enumerate(self.modalities):
+            embedders[given_key(name)] = VectorEmbedder(owner.count(m), width)
+        network = build_backbone(
+            embedders,
+            len(owner) + len(self.modalities),
+            backbone=backbone,
+            conditioning=conditioning,
+            width=width,
+            depth=depth,
+            backbone_kwargs=backbone_kwargs,
+        )
+        options = diffusion_options(
+            schedule=schedule,
+            parametrisation=parametrisation,
+            times=times,
+            loss_weight=loss_weight,
+            condition_dropout=condition_dropout,
+            ema_decay=ema_decay,
+        )
+        diffusion = JointDiffusion(
+            JointNetwork(network, owner), sum(sizes.values()), self.modalities, **options
+        )
+        if compile_network:
+            compiled(diffusion)
+        self.module = SCLDMModule(stage_1, diffusion)
+        self.training_frame_: pd.DataFrame | None = None
+        self.autoencoder_trained_ = False
+        self.diffusion_trained_ = False
+        self.perturbation_trained_ = False
+        self.student_ = None
+        self._model_summary_string = (
+            f"MultiLDM with modalities: {', '.join(self.modalities)}, latent: {latent}, "
+            f"n_latent: {sizes}, conditions: {', '.join(c.name for c in self.conditions) or 'none'}."
+        )
+        self.init_params_ = self._get_init_params(locals())
+
+    @property
+    def modalities(self) -> list[str]:
+        """Names of the modalities: ``"rna"``, ``"protein"``, ``"atac"``."""
+        return self.layout.modalities
+
+    def features(self, modality: str) -> pd.Index:
+        """Return the names of a modality's features, in the model's order."""
+        chosen("modality", modality, self.modalities)
+        state = self.registry_["field_registries"][counts_key(modality)]["state_registry"]
+        return pd.Index(state["column_names"])
+
+    @property
+    def var_names(self) -> pd.Index:
+        """Names of all features, the modality before each: ``"protein:CD4"``."""
+        return pd.Index([f"{name}:{x}" for name in self.modalities for x in self.features(name)])
+
+    @classmethod
+    def setup_mudata(
+        cls,
+        mdata: MuData,
+        rna_layer: str | None = None,
+        protein_layer: str | None = None,
+        atac_layer: str | None = None,
+        cell_type_key: str | None = None,
+        batch_key: str | None = None,
+        perturbation_key: str | None = None,
+        control_label: str = "control",
+        dose_key: str | None = None,
+        time_key: str | None = None,
+        spatial_key: str | None = None,
+        categorical_covariate_keys: list[str] | None = None,
+        continuous_covariate_keys: list[str] | None = None,
+        perturbation_separator: str = "+",
+        embeddings: Mapping[str, str] | None = None,
+        source_key: str | None = None,
+        measured_keys: Mapping[str, str] | None = None,
+        modalities: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Register data: where counts are, and what the cells depend on.
+
+        Cells may lack a modality: those that are not in it, and those of which the column named in
+        ``measured_keys`` says so. Zeros alone say nothing.
+
+        Parameters
+        ----------
+        mdata
+            Cells with raw counts. Views and later changes of it are not seen.
+        rna_layer, protein_layer, atac_layer
+            Layers with the counts; ``None`` is ``X``.
+        cell_type_key, batch_key, perturbation_key, control_label, dose_key, time_key, spatial_key
+            As in :meth:`SCLDM.setup_anndata`, of ``mdata`` or of the modality that ``modalities`` names
+            for the argument.
+        categorical_covariate_keys, continuous_covariate_keys, perturbation_separator, embeddings
+            As there.
+        source_key
+            As there.
+        measured_keys
+            By ``"rna"``, ``"protein"`` or ``"atac"``, a column of ``obs`` with booleans, False for cells
+            in which it was not measured.
+        modalities
+            Keys of ``mdata.mod`` by argument: of ``"rna_layer"``, ``"protein_layer"`` and
+            ``"atac_layer"`` at least two; arguments of conditions without one are sought in ``mdata``.
+        **kwargs
+            For the data manager of scvi-tools.
+
+        Raises
+        ------
+        KeyError
+            If a modality, layer, column or array is not there.
+        ValueError
+            If counts are not counts, a measured cell has none, cells lack all modalities, names are not
+            unique, or a condition is not right.
+        TypeError
+            If ``mdata`` is not a MuData.
+        """
+        setup_method_args = cls._get_setup_method_args(**locals())
+        setup = setup_method_args["setup_args"]
+        setup["modalities"] = dict(modalities or {})
+        layout = MuDataLayout(setup)
+        layout.check(mdata)
+        cls._register(mdata, layout, setup_method_args, **kwargs)
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        protein_expression_obsm_key: str,
+        protein_names_uns_key: str | None = None,
+        layer: str | None = None,
+        cell_type_key: str | None = None,
+        batch_key: str | None = None,
+        perturbation_key: str | None = None,
+        control_label: str = "control",
+        dose_key: str | None = None,
+        time_key: str | None = None,
+        spatial_key: str | None = None,
+        categorical_covariate_keys: list[str] | None = None,
+        continuous_covariate_keys: list[str] | None = None,
+        perturbation_separator: str = "+",
+        embeddings: Mapping[str, str] | None = None,
+        source_key: str | None = None,
+        measured_keys: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Register RNA and proteins that stand in one ``AnnData``.
+
+        Parameters
+        ----------
+        adata
+            Cells with raw counts of RNA in ``X`` or a layer.
+        protein_expression_obsm_key
+            Data frame or array in ``adata.obsm`` with counts of proteins.
+        protein_names_uns_key
+            Key of ``adata.uns`` with their names, where it is an array.
+        layer
+            Layer with the counts of RNA; ``None`` is ``adata.X``.
+        cell_type_key, batch_key, perturbation_key, control_label, dose_key, time_key, spatial_key
+            As in :meth:`SCLDM.setup_anndata`.
+        categorical_covariate_keys, continuous_covariate_keys, perturbation_separator, embeddings
+            As there.
+        source_key, **kwargs
+            As there.
+        measured_keys
+            For ``"protein"``, the column of ``adata.obs`` with booleans, False for cells in which no
+            protein was measured.
+
+        Raises
+        ------
+        KeyError, ValueError, TypeError
+            As :meth:`setup_mudata`.
+        """
+        setup_method_args = cls._get_setup_method_args(**locals())
+        layout = AnnDataLayout(setup_method_args["setup_args"])
+        cls._register(adata, layout, setup_method_args, **kwargs)
+
+    @classmethod
+    def _register(
+        cls, data: Any, layout: Layout, setup_method_args: dict[str, Any], **kwargs: Any
+    ) -> None:
+        setup = setup_method_args["setup_args"]
+        for name in setup["measured_keys"] or {}:
+            chosen("measured_keys", name, layout.modalities)
+        table = layout.join(data)
+        fields = [
+            PresentField(),
+            *(ModalityField(name) for name in layout.modalities),
+            *condition_fields(setup, cls._reserved_names()),
+        ]
+        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+        manager.register_fields(table, **kwargs)
+        cls.register_manager(manager)
+        # the user's data are known by the table made of them
+        data.uns["_scvi_uuid"] = table.uns["_scvi_uuid"]
+        data.uns["_scvi_manager_uuid"] = table.uns["_scvi_manager_uuid"]
+
+    @classmethod
+    def _table_of(cls, data: Any) -> AnnData:
+        """Return the table that was made of registered data."""
+        if not isinstance(data, MuData | AnnData):
+            raise TypeError(f"`mdata` is a {type(data).__name__}, not a MuData or AnnData.")
+        known = cls._setup_adata_manager_store.get(data.uns.get("_scvi_uuid"))
+        if known is None:
+            raise ValueError(
+                "The data are not registered. Call `MultiLDM.setup_mudata` or "
+                "`MultiLDM.setup_anndata` first."
+            )
+        return known.adata
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        max_steps: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Train the autoencoders, then the diffusion.
+
+        Parameters
+        ----------
+        max_epochs
+            Epochs of stage 1; ``None`` chooses by the number of cells.
+        max_steps
+            Optimiser steps of stage 2; ``None`` chooses by the number of cells.
+        **kwargs
+            As in :meth:`SCLDM.train`.
+        """
+        if "perturbation_kwargs" in kwargs:
+            raise TypeError("`perturbation_kwargs` belongs to a stage that this model lacks.")
+        super().train(max_epochs, max_steps, **kwargs)
+
+    @torch.inference_mode()
+    def get_latent_representation(
+        self, modality: str | None = None, *, data: Any = None
+    ) -> np.ndarray:
+        """Return the means of cells' posteriors.
+
+        Parameters
+        ----------
+        modality
+            Of one modality, or ``None`` for those of all side by side, standardised.
+        data
+            Cells; ``None`` takes the training data.
+
+        Returns
+        -------
+        ``(n_cells, n_latent)``, rows of NaN where a cell lacks the modality. See :meth:`impute` for
+        cells that lack some.
+
+        Raises
+        ------
+        ValueError
+            If the modality is not known.
+        RuntimeError
+            If stage 1 is not trained.
+        """
+        self._require("autoencoder")
+        if modality is not None:
+            chosen("modality", modality, self.modalities)
+        latents = self._encode_table(self._joined(data, self.modalities).adata)
+        z = latents.mean
+        if modality is not None:
+            m = self.modalities.index(modality)
+            owner = cast(JointDiffusion, self.module.diffusion).owner[: z.shape[1]]
+            return z[:, owner.cpu() == m].numpy()
+        centred = z - z.nanmean(0)
+        return (centred / centred.square().nanmean(0).sqrt().clamp_min(1e-6)).numpy()
+
+    def _latent_sizes(
+        self, n_latent: int | Mapping[str, int] | None, is_aligned: bool
+    ) -> dict[str, int]:
+        given = (
+            n_latent if isinstance(n_latent, Mapping) else dict.fromkeys(self.modalities, n_latent)
+        )
+        for name in given:
+            chosen("n_latent", name, self.modalities)
+        sizes = {}
+        for name in self.modalities:
+            most = len(self.features(name))
+            default = self.recipe.n_latent if is_aligned else min(self.recipe.n_latent, most)
+            sizes[name] = positive("n_latent", given.get(name), default)
+        if is_aligned and len(set(sizes.values())) > 1:
+            raise ValueError(f"`n_latent={n_latent!r}` must be one number for aligned latents.")
+        return sizes
+
+    def _decoder_sizes(self) -> dict[str, Any]:
+        fields = self.registry_["field_registries"]
+        further = fields[KEYS.CATEGORICAL]["state_registry"].get("n_cats_per_key") or []
+        return {
+            "n_categories": [self.summary_stats["n_batch"], *further],
+            "n_continuous": self.summary_stats.get(f"n_{KEYS.CONTINUOUS}", 0),
+        }
+
+    def _refuse_counts(self, modality: str) -> None:
+        state = self.registry_["field_registries"][counts_key(modality)]["state_registry"]
+        if state["largest"] > 1:
+            raise ValueError(
+                f"`atac_likelihood='bernoulli'` needs peaks that are 0 or 1, but the largest count is "
+                f"{state['largest']:g}. Give `atac_likelihood='poisson'`, or binarise them first."
+            )
+
+    def _start_autoencoder(self, indices: np.ndarray) -> None:
+        adata = self.adata_manager.adata
+        present = np.asarray(adata.obsm["present"]).astype(bool)
+        for m, (name, autoencoder) in enumerate(self.module.autoencoder.items()):
+            rows = np.intersect1d(indices, np.flatnonzero(present[:, m]))
+            if not len(rows):
+                raise ValueError(f"No training cell has the modality {name!r}.")
+            sizes = None if autoencoder.likelihood.sized else np.ones(adata.n_obs)
+            autoencoder.start_from_moments(*count_moments(adata.obsm[name], rows, sizes))
+
+    def _with_given(self, latents: Latents) -> Latents:
+        diffusion = cast(JointDiffusion, self.module.diffusion)
+        given = diffusion.given(latents.mean, latents.log_library)
+        return replace(latents, conditions={**latents.conditions, **given})
+
+    def _write_data(self, folder: Path, prefix: str, **kwargs: Any) -> None:
+        if isinstance(self._data, MuData):
+            self._data.write_h5mu(folder / f"{prefix}mdata.h5mu", **kwargs)
+        elif self._data is not None:
+            self._data.write_h5ad(folder / f"{prefix}adata.h5ad", **kwargs)
+        else:
+            self._adata_manager_or_raise()
+
+    def _can_learn_perturbations(self) -> bool:
+        return False
+
+    def _forget_student(self) -> None:
+        """Do nothing: this model makes no students."""
