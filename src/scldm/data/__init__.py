@@ -1,6 +1,7 @@
-"""Data that a first try needs, without a download, gene sets, and simulated perturbations."""
+"""Data that a first try needs, without a download, gene sets, and simulated cells."""
 
 from scldm.data._gene_sets import add_gene_sets, read_gmt
+from scldm.data._multiome import simulate_multiome
 from scldm.data._pbmc68k import pbmc68k
 from scldm.data._simulated import simulate_dose_response, simulate_responders, true_log_change
 
@@ -9,6 +10,7 @@ __all__ = [
     "pbmc68k",
     "read_gmt",
     "simulate_dose_response",
+    "simulate_multiome",
     "simulate_responders",
     "true_log_change",
 ]

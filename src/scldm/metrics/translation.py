@@ -356,7 +356,9 @@ def _chunks(draws: NDArray) -> list[slice]:
 
 def _standard(x: Array) -> Array:
     spread = x.std(axis=0)
-    return (x - x.mean(axis=0)) / np.where(spread > 0, spread, np.nan)
+    # a constant may have a spread by rounding
+    varies = spread > 1e-12 * np.abs(x).max(axis=0, initial=0)
+    return (x - x.mean(axis=0)) / np.where(varies, spread, np.nan)
 
 
 def _correlation(a: Array, b: Array) -> Array:

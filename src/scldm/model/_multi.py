@@ -379,6 +379,8 @@ class MultiLDM(
         self,
         max_epochs: int | None = None,
         max_steps: int | None = None,
+        *,
+        early_stopping: bool = True,
         **kwargs: Any,
     ) -> None:
         """Train the autoencoders, then the diffusion.
@@ -389,12 +391,16 @@ class MultiLDM(
             Epochs of stage 1; ``None`` chooses by the number of cells.
         max_steps
             Optimiser steps of stage 2; ``None`` chooses by the number of cells.
+        early_stopping
+            Stop a stage when its loss on validation cells no longer improves, and go back to its best
+            epoch. On by default, unlike there: what one modality says of another is soon learned by
+            heart, and predictions get too sure of themselves.
         **kwargs
             As in :meth:`SCLDM.train`.
         """
         if "perturbation_kwargs" in kwargs:
             raise TypeError("`perturbation_kwargs` belongs to a stage that this model lacks.")
-        super().train(max_epochs, max_steps, **kwargs)
+        super().train(max_epochs, max_steps, early_stopping=early_stopping, **kwargs)
 
     @torch.inference_mode()
     def get_latent_representation(
