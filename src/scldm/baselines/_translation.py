@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,13 +26,18 @@ __all__ = [
 Array = NDArray[np.float64]
 
 
-def _dense(x: ArrayLike | sparse.spmatrix, name: str) -> Array:
+def _dense(x: Any, name: str) -> Array:
     values = np.asarray(x.toarray() if sparse.issparse(x) else x, dtype=np.float64)
     if values.ndim != 2 or not len(values):
         raise ValueError(f"`{name}` must be cells by features, but has shape {values.shape}.")
     if not np.isfinite(values).all():
         raise ValueError(f"`{name}` holds values that are not finite.")
     return values
+
+
+def _columns(values: Array) -> Array:
+    """Return predictions with a column for each feature, also where there is but one."""
+    return values.reshape(len(values), -1)
 
 
 class TranslationBaseline(ABC):
@@ -189,7 +194,7 @@ class _Regression(_OnComponents):
         folds = KFold(min(self.n_folds, len(z)), shuffle=True, random_state=0)
         for train, held_out in folds.split(z):
             fitted = self.regression().fit(z[train], y[train] - self.center_)
-            errors[held_out] = y[held_out] - self.center_ - fitted.predict(z[held_out])
+            errors[held_out] = y[held_out] - self.center_ - _columns(fitted.predict(z[held_out]))
         self.errors_ = errors
         self.regression_ = self.regression().fit(z, y - self.center_)
 
@@ -201,7 +206,7 @@ class _Regression(_OnComponents):
         """Return a regression that is not fitted."""
 
     def _predict(self, x: Array) -> Array:
-        return self.regression_.predict(self._components(x)) + self.center_
+        return _columns(self.regression_.predict(self._components(x))) + self.center_
 
     def _sample(self, x: Array, n_samples: int, rng: np.random.Generator) -> Array:
         errors = self.errors_[rng.integers(len(self.errors_), size=(n_samples, len(x)))]
@@ -256,7 +261,8 @@ class KernelRidgeTranslation(_Regression):
             for train, held_out in folds:
                 a, b = some[train], some[held_out]
                 fitted = _KernelRidge(kernel="rbf", **settings).fit(z[a], y[a] - self.center_)
-                total += float(np.square(y[b] - self.center_ - fitted.predict(z[b])).sum())
+                off = y[b] - self.center_ - _columns(fitted.predict(z[b]))
+                total += float(np.square(off).sum())
             return total
 
         grid = itertools.product(self.widths, self.penalties)
