@@ -161,8 +161,7 @@ class TrainingMixin:
             plan,
             data,
             max_epochs,
-            # at full KL weight, as the weight itself grows in the first epochs
-            monitor="elbo_validation" if early_stopping and data.n_val else None,
+            monitor="validation_loss" if early_stopping and data.n_val else None,
             accelerator=accelerator,
             devices=devices,
             **{"gradient_clip_val": 100.0, **trainer_kwargs},
