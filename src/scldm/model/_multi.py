@@ -9,10 +9,8 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
 from mudata import MuData
-from scvi.data import AnnDataManager
 from scvi.model.base import BaseModelClass
 
 from scldm.module import (
@@ -32,13 +30,13 @@ from ._choices import chosen, positive, share, weight
 from ._files import FilesMixin
 from ._joint_generation import JointGenerationMixin
 from ._keys import KEYS
-from ._layouts import AnnDataLayout, Layout, MuDataLayout, layout_of
-from ._modalities import ModalityField, PresentField
+from ._layouts import layout_of
+from ._modality_reading import ModalityReadingMixin
 from ._moments import count_moments
+from ._multi_setup import MultiSetupMixin
 from ._networks import build_backbone, compiled, diffusion_options
 from ._recipe import Recipe
 from ._registered import conditions_from_registry
-from ._setup import condition_fields
 from ._training import TrainingMixin
 from ._translation import TranslationMixin
 
@@ -48,7 +46,9 @@ LATENTS = ("separate", "aligned")
 
 
 class MultiLDM(
+    MultiSetupMixin,
     TranslationMixin,
+    ModalityReadingMixin,
     JointGenerationMixin,
     FilesMixin,
     TrainingMixin,
@@ -222,159 +222,6 @@ class MultiLDM(
         """Names of all features, the modality before each: ``"protein:CD4"``."""
         return pd.Index([f"{name}:{x}" for name in self.modalities for x in self.features(name)])
 
-    @classmethod
-    def setup_mudata(
-        cls,
-        mdata: MuData,
-        rna_layer: str | None = None,
-        protein_layer: str | None = None,
-        atac_layer: str | None = None,
-        cell_type_key: str | None = None,
-        batch_key: str | None = None,
-        perturbation_key: str | None = None,
-        control_label: str = "control",
-        dose_key: str | None = None,
-        time_key: str | None = None,
-        spatial_key: str | None = None,
-        categorical_covariate_keys: list[str] | None = None,
-        continuous_covariate_keys: list[str] | None = None,
-        perturbation_separator: str = "+",
-        embeddings: Mapping[str, str] | None = None,
-        source_key: str | None = None,
-        measured_keys: Mapping[str, str] | None = None,
-        modalities: Mapping[str, str] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Register data: where counts are, and what the cells depend on.
-
-        Cells may lack a modality: those that are not in it, and those of which the column named in
-        ``measured_keys`` says so. Zeros alone say nothing.
-
-        Parameters
-        ----------
-        mdata
-            Cells with raw counts. Views and later changes of it are not seen.
-        rna_layer, protein_layer, atac_layer
-            Layers with the counts; ``None`` is ``X``.
-        cell_type_key, batch_key, perturbation_key, control_label, dose_key, time_key, spatial_key
-            As in :meth:`SCLDM.setup_anndata`, of ``mdata`` or of the modality that ``modalities`` names
-            for the argument.
-        categorical_covariate_keys, continuous_covariate_keys, perturbation_separator, embeddings
-            As there.
-        source_key
-            As there.
-        measured_keys
-            By ``"rna"``, ``"protein"`` or ``"atac"``, a column of ``obs`` with booleans, False for cells
-            in which it was not measured.
-        modalities
-            Keys of ``mdata.mod`` by argument: of ``"rna_layer"``, ``"protein_layer"`` and
-            ``"atac_layer"`` at least two; arguments of conditions without one are sought in ``mdata``.
-        **kwargs
-            For the data manager of scvi-tools.
-
-        Raises
-        ------
-        KeyError
-            If a modality, layer, column or array is not there.
-        ValueError
-            If counts are not counts, a measured cell has none, cells lack all modalities, names are not
-            unique, or a condition is not right.
-        TypeError
-            If ``mdata`` is not a MuData.
-        """
-        setup_method_args = cls._get_setup_method_args(**locals())
-        setup = setup_method_args["setup_args"]
-        setup["modalities"] = dict(modalities or {})
-        layout = MuDataLayout(setup)
-        layout.check(mdata)
-        cls._register(mdata, layout, setup_method_args, **kwargs)
-
-    @classmethod
-    def setup_anndata(
-        cls,
-        adata: AnnData,
-        protein_expression_obsm_key: str,
-        protein_names_uns_key: str | None = None,
-        layer: str | None = None,
-        cell_type_key: str | None = None,
-        batch_key: str | None = None,
-        perturbation_key: str | None = None,
-        control_label: str = "control",
-        dose_key: str | None = None,
-        time_key: str | None = None,
-        spatial_key: str | None = None,
-        categorical_covariate_keys: list[str] | None = None,
-        continuous_covariate_keys: list[str] | None = None,
-        perturbation_separator: str = "+",
-        embeddings: Mapping[str, str] | None = None,
-        source_key: str | None = None,
-        measured_keys: Mapping[str, str] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Register RNA and proteins that stand in one ``AnnData``.
-
-        Parameters
-        ----------
-        adata
-            Cells with raw counts of RNA in ``X`` or a layer.
-        protein_expression_obsm_key
-            Data frame or array in ``adata.obsm`` with counts of proteins.
-        protein_names_uns_key
-            Key of ``adata.uns`` with their names, where it is an array.
-        layer
-            Layer with the counts of RNA; ``None`` is ``adata.X``.
-        cell_type_key, batch_key, perturbation_key, control_label, dose_key, time_key, spatial_key
-            As in :meth:`SCLDM.setup_anndata`.
-        categorical_covariate_keys, continuous_covariate_keys, perturbation_separator, embeddings
-            As there.
-        source_key, **kwargs
-            As there.
-        measured_keys
-            For ``"protein"``, the column of ``adata.obs`` with booleans, False for cells in which no
-            protein was measured.
-
-        Raises
-        ------
-        KeyError, ValueError, TypeError
-            As :meth:`setup_mudata`.
-        """
-        setup_method_args = cls._get_setup_method_args(**locals())
-        layout = AnnDataLayout(setup_method_args["setup_args"])
-        cls._register(adata, layout, setup_method_args, **kwargs)
-
-    @classmethod
-    def _register(
-        cls, data: Any, layout: Layout, setup_method_args: dict[str, Any], **kwargs: Any
-    ) -> None:
-        setup = setup_method_args["setup_args"]
-        for name in setup["measured_keys"] or {}:
-            chosen("measured_keys", name, layout.modalities)
-        table = layout.join(data)
-        fields = [
-            PresentField(),
-            *(ModalityField(name) for name in layout.modalities),
-            *condition_fields(setup, cls._reserved_names()),
-        ]
-        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
-        manager.register_fields(table, **kwargs)
-        cls.register_manager(manager)
-        # the user's data are known by the table made of them
-        data.uns["_scvi_uuid"] = table.uns["_scvi_uuid"]
-        data.uns["_scvi_manager_uuid"] = table.uns["_scvi_manager_uuid"]
-
-    @classmethod
-    def _table_of(cls, data: Any) -> AnnData:
-        """Return the table that was made of registered data."""
-        if not isinstance(data, MuData | AnnData):
-            raise TypeError(f"`mdata` is a {type(data).__name__}, not a MuData or AnnData.")
-        known = cls._setup_adata_manager_store.get(data.uns.get("_scvi_uuid"))
-        if known is None:
-            raise ValueError(
-                "The data are not registered. Call `MultiLDM.setup_mudata` or "
-                "`MultiLDM.setup_anndata` first."
-            )
-        return known.adata
-
     def train(
         self,
         max_epochs: int | None = None,
@@ -401,43 +248,6 @@ class MultiLDM(
         if "perturbation_kwargs" in kwargs:
             raise TypeError("`perturbation_kwargs` belongs to a stage that this model lacks.")
         super().train(max_epochs, max_steps, early_stopping=early_stopping, **kwargs)
-
-    @torch.inference_mode()
-    def get_latent_representation(
-        self, modality: str | None = None, *, data: Any = None
-    ) -> np.ndarray:
-        """Return the means of cells' posteriors.
-
-        Parameters
-        ----------
-        modality
-            Of one modality, or ``None`` for those of all side by side, standardised.
-        data
-            Cells; ``None`` takes the training data.
-
-        Returns
-        -------
-        ``(n_cells, n_latent)``, rows of NaN where a cell lacks the modality. See :meth:`impute` for
-        cells that lack some.
-
-        Raises
-        ------
-        ValueError
-            If the modality is not known.
-        RuntimeError
-            If stage 1 is not trained.
-        """
-        self._require("autoencoder")
-        if modality is not None:
-            chosen("modality", modality, self.modalities)
-        latents = self._encode_table(self._joined(data, self.modalities).adata)
-        z = latents.mean
-        if modality is not None:
-            m = self.modalities.index(modality)
-            owner = cast(JointDiffusion, self.module.diffusion).owner[: z.shape[1]]
-            return z[:, owner.cpu() == m].numpy()
-        centred = z - z.nanmean(0)
-        return (centred / centred.square().nanmean(0).sqrt().clamp_min(1e-6)).numpy()
 
     def _latent_sizes(
         self, n_latent: int | Mapping[str, int] | None, is_aligned: bool
