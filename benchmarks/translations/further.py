@@ -14,7 +14,7 @@ import scldm
 from scldm.metrics import classifier_auc, gene_moments, wasserstein2
 from scldm.metrics import translation as metrics
 
-from .predictors import N_SAMPLES, fit_totalvi
+from .predictors import N_SAMPLES, proteins_of
 from .tasks import Task, counts_of, normalised, trained
 
 __all__ = ["joint_rows", "missing_rows"]
@@ -93,8 +93,8 @@ def _prior_of_totalvi(task: Task, n: int) -> Cells:
 
     Library sizes are those of training cells, as the model has no prior of them apart from the data's.
     """
-    model, n_train = fit_totalvi(task)
-    module = model.module.eval()
+    module = task.totalvi.module.eval()
+    n_train = task.train.n_obs
     rng = np.random.default_rng(task.seed)
     torch.manual_seed(task.seed)
     sizes = counts_of(task.train, "rna").sum(axis=1)[rng.integers(n_train, size=n)]
@@ -103,17 +103,13 @@ def _prior_of_totalvi(task: Task, n: int) -> Cells:
         outputs = module.generative(
             z=z,
             library_gene=torch.from_numpy(sizes)[:, None].float(),
-            batch_index=torch.zeros(n, 1, dtype=torch.long),
+            # the batch that has proteins
+            batch_index=torch.ones(n, 1, dtype=torch.long),
             label=torch.zeros(n, 1, dtype=torch.long),
         )
         px, py = outputs["px_"], outputs["py_"]
         rna = scvi.distributions.NegativeBinomial(mu=px["rate"], theta=px["r"]).sample()
-        protein = scvi.distributions.NegativeBinomialMixture(
-            mu1=py["rate_back"],
-            mu2=py["rate_fore"],
-            theta1=py["r"],
-            mixture_logits=py["mixing"],
-        ).sample()
+        protein = proteins_of(py)
     return {"rna": rna.numpy(), "protein": protein.numpy()}
 
 

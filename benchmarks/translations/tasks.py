@@ -21,6 +21,8 @@ import scldm
 __all__ = ["TASKS", "Task", "counts_of", "normalised", "task", "trained"]
 
 N_GENES = 2000
+TOTALVI_EPOCHS = 400
+"""The default of scvi-tools for as many cells."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class Task:
         """A model of this package, trained with its defaults on all training cells."""
         return trained(self.train, self.seed)
 
+    @cached_property
+    def totalvi(self) -> scvi.model.TOTALVI:
+        """A trained totalVI; the test cells are a batch without proteins, which come after the others."""
+        return fit_totalvi(self)
+
 
 def trained(train: md.MuData, seed: int, **kwargs: Any) -> scldm.MultiLDM:
     """Return a trained model of this package."""
@@ -54,6 +61,29 @@ def trained(train: md.MuData, seed: int, **kwargs: Any) -> scldm.MultiLDM:
     scvi.settings.seed = seed
     model = scldm.MultiLDM(train, **kwargs)
     model.train(enable_progress_bar=False)
+    return model
+
+
+def fit_totalvi(task: Task) -> scvi.model.TOTALVI:
+    """Return a trained totalVI, which saw the RNA of all cells."""
+    parts = {"train": task.train, "test": task.test}
+    joined = ad.AnnData(
+        sparse.vstack([sparse.csr_matrix(m["rna"].X) for m in parts.values()], format="csr"),
+        obs=pd.DataFrame(
+            {"batch": np.repeat(list(parts), [m.n_obs for m in parts.values()])},
+            index=[name for m in parts.values() for name in m.obs_names],
+        ),
+    )
+    known = counts_of(task.train, "protein")
+    joined.obsm["protein"] = np.vstack(
+        [known, np.zeros((task.test.n_obs, known.shape[1]), np.float32)]
+    )
+    scvi.model.TOTALVI.setup_anndata(
+        joined, batch_key="batch", protein_expression_obsm_key="protein"
+    )
+    scvi.settings.seed = task.seed
+    model = scvi.model.TOTALVI(joined)
+    model.train(max_epochs=TOTALVI_EPOCHS, enable_progress_bar=False)
     return model
 
 

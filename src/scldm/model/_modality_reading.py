@@ -16,8 +16,8 @@ from scldm.module import JointDiffusion, ProteinMixture
 
 from ._blocks import Stream, blocks, generator, resolved_seed
 from ._choices import chosen, positive
+from ._joint_generation import joint_sampler
 from ._modalities import Joined
-from ._order import checked_sampler
 from ._tasks import dense
 
 __all__ = ["ModalityReadingMixin"]
@@ -111,7 +111,7 @@ class ModalityReadingMixin:
         if len(both) < 3:
             raise ValueError(f"{len(both)} cells have both {sources} and {name!r}; 3 are needed.")
         task = self._task(Joined(cells.adata[both], cells.missing), sources, [name], conditions)
-        rule, n_steps = checked_sampler("heun", None, 0)
+        rule, n_steps = joint_sampler("heun", None)
         true = np.log1p(dense(cells.adata.obsm[name][both]))
         features = self.features(name)
         predicted = np.empty_like(true)

@@ -227,7 +227,8 @@ class MultiLDM(
         max_epochs: int | None = None,
         max_steps: int | None = None,
         *,
-        early_stopping: bool = True,
+        early_stopping: bool | None = None,
+        diffusion_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         """Train the autoencoders, then the diffusion.
@@ -240,14 +241,26 @@ class MultiLDM(
             Optimiser steps of stage 2; ``None`` chooses by the number of cells.
         early_stopping
             Stop a stage when its loss on validation cells no longer improves, and go back to its best
-            epoch. On by default, unlike there: what one modality says of another is soon learned by
+            epoch. ``None`` does so in stage 2: what one modality says of another is soon learned by
             heart, and predictions get too sure of themselves.
+        diffusion_kwargs
+            For stage 2 only, as in :meth:`SCLDM.train`.
         **kwargs
             As in :meth:`SCLDM.train`.
         """
         if "perturbation_kwargs" in kwargs:
             raise TypeError("`perturbation_kwargs` belongs to a stage that this model lacks.")
-        super().train(max_epochs, max_steps, early_stopping=early_stopping, **kwargs)
+        own = {
+            "early_stopping": early_stopping is None or early_stopping,
+            **(diffusion_kwargs or {}),
+        }
+        super().train(
+            max_epochs,
+            max_steps,
+            early_stopping=bool(early_stopping),
+            diffusion_kwargs=own,
+            **kwargs,
+        )
 
     def _latent_sizes(
         self, n_latent: int | Mapping[str, int] | None, is_aligned: bool

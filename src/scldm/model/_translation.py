@@ -17,7 +17,8 @@ from scldm.module import ASKED
 
 from ._blocks import resolved_seed
 from ._choices import chosen, positive
-from ._order import checked_sampler, name_of
+from ._joint_generation import joint_sampler
+from ._order import name_of
 from ._tasks import TasksMixin, dense
 
 __all__ = ["TranslationMixin"]
@@ -86,7 +87,7 @@ class TranslationMixin(TasksMixin):
         targets = self._checked_modalities("target", target)
         sources = self._checked_sources(data, source, targets)
         n_samples = positive("n_samples", n_samples)
-        rule, n_steps = checked_sampler(sampler, steps, 0)
+        rule, n_steps = joint_sampler(sampler, steps)
         seed = resolved_seed(seed)
         cells = self._joined(data, sources)
         task = self._task(cells, sources, targets, conditions)
@@ -159,7 +160,7 @@ class TranslationMixin(TasksMixin):
             As :meth:`translate`.
         """
         self._require("diffusion")
-        rule, n_steps = checked_sampler(sampler, steps, 0)
+        rule, n_steps = joint_sampler(sampler, steps)
         seed = resolved_seed(seed)
         n_samples = positive("n_samples", n_samples) if return_mean else 1
         cells = self._joined(data, self.modalities)
