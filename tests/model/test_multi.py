@@ -388,3 +388,32 @@ def test_a_wrong_question_is_refused(trained, new):
     setup(untrained)
     with pytest.raises(RuntimeError, match="train"):
         scldm.MultiLDM(untrained).translate(source="rna", target="protein")
+
+
+def test_the_diffusion_alone_stops_early_unless_told_otherwise(monkeypatch):
+    mdata = cells(30)
+    setup(mdata)
+    model = scldm.MultiLDM(mdata, n_hidden=8, n_latent=2)
+    asked = {}
+    for stage in ("autoencoder", "diffusion"):
+        monkeypatch.setattr(
+            model,
+            f"train_{stage}",
+            lambda *_, stage=stage, **kwargs: asked.update({stage: kwargs}),
+        )
+
+    def stops(**kwargs):
+        model.train(**kwargs)
+        return [asked[stage]["early_stopping"] for stage in ("autoencoder", "diffusion")]
+
+    assert stops() == [False, True]
+    assert stops(early_stopping=True) == [True, True]
+    assert stops(early_stopping=False) == [False, False]
+    assert stops(diffusion_kwargs={"early_stopping": False}) == [False, False]
+
+
+def test_steps_are_three_times_those_of_one_modality(trained):
+    _, model = trained
+    assert model.generate(5, seed=0).uns["scldm"]["steps"] == 15
+    assert model.generate(5, seed=0, steps=4).uns["scldm"]["steps"] == 4
+    assert "steps" not in model.generate(5, seed=0, sampler="adaptive").uns["scldm"]

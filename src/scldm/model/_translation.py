@@ -16,7 +16,7 @@ from scldm.diffusion import Sampler
 from scldm.module import ASKED
 
 from ._blocks import resolved_seed
-from ._choices import chosen, positive
+from ._choices import chosen, positive, weight
 from ._joint_generation import joint_sampler
 from ._order import name_of
 from ._tasks import TasksMixin, dense
@@ -87,6 +87,7 @@ class TranslationMixin(TasksMixin):
         targets = self._checked_modalities("target", target)
         sources = self._checked_sources(data, source, targets)
         n_samples = positive("n_samples", n_samples)
+        guidance_scale = weight("guidance_scale", guidance_scale)
         rule, n_steps = joint_sampler(sampler, steps)
         seed = resolved_seed(seed)
         cells = self._joined(data, sources)
@@ -114,9 +115,10 @@ class TranslationMixin(TasksMixin):
             "target": targets,
             "seed": seed,
             "sampler": name_of(rule),
+            **({} if n_steps is None else {"steps": n_steps}),
             "n_samples": n_samples,
             "return_mean": return_mean,
-            "guidance_scale": float(guidance_scale),
+            "guidance_scale": guidance_scale,
             "missing_features": cells.missing,
             "conditions": task.described,
         }
@@ -187,6 +189,7 @@ class TranslationMixin(TasksMixin):
             "version": __version__,
             "seed": seed,
             "sampler": name_of(rule),
+            **({} if n_steps is None else {"steps": n_steps}),
             "return_mean": return_mean,
             "missing_features": cells.missing,
         }
