@@ -184,7 +184,8 @@ def test_latents_of_each_modality_stand_side_by_side(trained):
     assert joint.shape == (N, 18) and [p.shape for p in parts] == [(N, 6)] * 3
     known = ~np.isnan(joint).any(axis=1)
     assert known.sum() == N - LACKING
-    np.testing.assert_allclose(joint[known].std(axis=0), 1, atol=0.25)
+    # the spread of the posteriors counts too
+    assert (joint[known].std(axis=0) < 1.1).all() and (joint[known].std(axis=0) > 0.4).all()
     shared = np.corrcoef(joint[known][:, 6], parts[1][known][:, 0])[0, 1]
     assert shared == pytest.approx(1)
 
@@ -417,3 +418,148 @@ def test_steps_are_three_times_those_of_one_modality(trained):
     assert model.generate(5, seed=0).uns["scldm"]["steps"] == 15
     assert model.generate(5, seed=0, steps=4).uns["scldm"]["steps"] == 4
     assert "steps" not in model.generate(5, seed=0, sampler="adaptive").uns["scldm"]
+
+
+def test_a_latent_does_not_depend_on_the_cells_beside_it(trained, new):
+    _, model = trained
+    whole = model.get_latent_representation(data=new)
+    np.testing.assert_allclose(
+        model.get_latent_representation(data=new[:3].copy()), whole[:3], atol=1e-5
+    )
+    alone = model.get_latent_representation("rna", data=new["rna"])
+    np.testing.assert_allclose(alone, model.get_latent_representation("rna", data=new), atol=1e-5)
+
+
+def test_a_part_of_registered_data_is_not_the_data():
+    mdata = cells(60)
+    setup(mdata)
+    for part in (mdata[:20].copy(), mdata.copy()):
+        with pytest.raises(ValueError, match="copy or a part"):
+            scldm.MultiLDM(part)
+
+
+def test_coordinates_follow_their_cells():
+    mdata = cells(60)
+    place = np.arange(60.0)[:, None] * [1.0, 2.0]
+    mdata["rna"].obsm["place"] = place
+    setup(mdata, spatial_key="place", modalities={**LAYERS, "spatial_key": "rna"})
+    model = scldm.MultiLDM(mdata, n_hidden=8, n_latent=2)
+    train(model, max_epochs=1, max_steps=2)
+    order = np.random.default_rng(0).permutation(60)
+    parts = {"atac": mdata["atac"].copy(), "rna": mdata["rna"][order].copy()}
+    moved = model.translate(parts, target="protein", batch="one", seed=0)
+    expected = place[mdata.obs_names.get_indexer(moved.obs["source_cell"])]
+    np.testing.assert_allclose(moved.obsm["place"], expected)
+    with pytest.raises(ValueError, match="lacks 20 of the cells"):
+        model.translate({**parts, "rna": parts["rna"][:40].copy()}, target="protein", batch="one")
+
+
+def test_a_batch_that_stands_with_the_modality_to_predict():
+    mdata = cells(60)
+    mdata["prot"].obs["lane"] = mdata.obs["donor"].to_numpy()
+    setup(mdata, batch_key="lane", modalities={**LAYERS, "batch_key": "prot"})
+    model = scldm.MultiLDM(mdata, n_hidden=8, n_latent=2)
+    train(model, max_epochs=1, max_steps=2)
+    without = md.MuData({"rna": mdata["rna"], "atac": mdata["atac"]})
+    with pytest.raises(ValueError, match="`batch=`"):
+        model.translate(without, target="protein")
+    assert model.translate(without, target="protein", batch="one", seed=0).shape == (60, 12)
+    made = model.generate(10, seed=0)
+    assert set(made["prot"].obs["lane"]) <= {"one", "two"}
+    assert model.translate(made, source="rna", target="protein", seed=0).shape == (10, 12)
+
+
+def test_imputed_cells_are_the_users_own_copy_and_whole():
+    mdata = cells(90)
+    mdata = md.MuData(
+        {
+            "rna": mdata["rna"].copy(),
+            "prot": mdata["prot"][:30].copy(),
+            "atac": mdata["atac"][:60].copy(),
+        }
+    )
+    setup(mdata, cell_type_key=None, batch_key=None)
+    model = scldm.MultiLDM(mdata, n_hidden=8, n_latent=2)
+    train(model, max_epochs=1, max_steps=2)
+    before = mdata["rna"].X.copy()
+    filled = model.impute(seed=0)
+    assert filled.obs["imputed_protein"].sum() == 60 and filled.obs["imputed_atac"].sum() == 30
+    assert (filled["atac"].X[:60] != mdata["atac"].X).nnz == 0
+    filled["rna"].X.data[:] = 0
+    assert (mdata["rna"].X != before).nnz == 0
+
+
+def test_what_a_user_gives_goes_before_what_the_data_say(trained, new):
+    _, model = trained
+    odd = new.copy()
+    odd.obs["donor"] = "three"
+    with pytest.raises(ValueError, match="three"):
+        model.translate(odd, source="rna", target="protein")
+    found = model.translate(odd, source="rna", target="protein", batch="one", seed=0)
+    assert (found.obs["donor"] == "one").all()
+    odd.obs["cell_type"] = "unheard of"
+    found = model.translate(
+        odd, source="rna", target="protein", batch="one", cell_type=None, seed=0
+    )
+    assert found.obs["cell_type"].isna().all()
+
+
+def test_odd_data_are_refused_in_words(trained, new):
+    _, model = trained
+    counts = new["atac"].copy()
+    counts.X = counts.X * 7
+    with pytest.raises(ValueError, match="largest count of 'atac' is 7"):
+        model.translate({"atac": counts}, target="protein", batch="one")
+    renamed = new["atac"].copy()
+    renamed.obs_names = [f"other_{i}" for i in range(100)]
+    with pytest.raises(ValueError, match="no cell in common"):
+        model.translate({"rna": new["rna"], "atac": renamed}, target="protein", batch="one")
+    twice = new["rna"].copy()
+    twice.var_names = ["gene"] * 60
+    with pytest.raises(ValueError, match="not unique"):
+        model.translate(twice, source="rna", target="protein", batch="one")
+    only = md.MuData({"rna": new["rna"]})
+    with pytest.raises(ValueError, match="the data have \\['rna'\\]"):
+        model.translate(only, source=["rna", "atac"], target="protein", batch="one")
+    found = model.translate(only, target="protein", batch="one", seed=0)
+    assert found.uns["scldm"]["source"] == ["rna"]
+    with pytest.raises(ValueError, match="The data have no 'protein'"):
+        model.get_feature_agreement({"rna": new["rna"]}, source="rna", target="protein")
+    with pytest.raises(ValueError, match="does not make"):
+        model.generate(5, sampler="distilled")
+    with pytest.raises(ValueError, match="twice"):
+        setup(cells(30), modalities={"rna_layer": "rna", "atac_layer": "rna"})
+
+
+def test_layers_and_features_come_back():
+    mdata = cells(60)
+    mdata["rna"].layers["counts"] = mdata["rna"].X.copy()
+    mdata["rna"].X = np.log1p(mdata["rna"].X.toarray())
+    mdata["rna"].var["kind"] = "gene"
+    setup(mdata, rna_layer="counts")
+    model = scldm.MultiLDM(mdata, n_hidden=8, n_latent=2)
+    train(model, max_epochs=1, max_steps=2)
+    made = model.generate(20, seed=0)
+    assert (made["rna"].var["kind"] == "gene").all()
+    assert model.translate(made, source="rna", target="protein", seed=0).shape == (20, 12)
+
+
+def test_nan_stands_where_nothing_was_measured():
+    mdata = cells(60)
+    x = mdata["prot"].X.toarray()
+    x[40:] = np.nan
+    mdata.mod["prot"].X = x
+    mdata.obs["has"] = np.arange(60) < 40
+    setup(mdata, measured_keys={"protein": "has"})
+    model = scldm.MultiLDM(mdata, n_hidden=8, n_latent=2)
+    train(model, max_epochs=1, max_steps=2)
+    assert np.isnan(model.get_latent_representation("protein")[40:]).all()
+    filled = model.impute(seed=0)["prot"].X
+    assert np.isfinite(filled.toarray() if sparse.issparse(filled) else filled).all()
+
+
+def test_a_minibatch_of_one_cell_is_survived():
+    mdata = cells(41)
+    setup(mdata)
+    model = scldm.MultiLDM(mdata, n_hidden=8, n_latent=2)
+    train(model, max_epochs=1, max_steps=2, train_size=1.0, batch_size=40)

@@ -21,7 +21,7 @@ from scldm.module import ASKED, decoder_inputs, given_key, sample_counts
 from ._blocks import BLOCK_SIZE, Stream, blocks, generator
 from ._choices import positive
 from ._generation import GenerationMixin, to_csr
-from ._order import Order, checked_sampler
+from ._order import DISTILLED, Order, checked_sampler
 
 __all__ = ["JointGenerationMixin", "joint_sampler"]
 
@@ -33,6 +33,10 @@ def joint_sampler(sampler: str | Sampler, steps: int | None) -> tuple[Sampler, i
 
     Latents of several modalities depend on one another, and on few steps their spread is too small.
     """
+    if sampler == DISTILLED:
+        raise ValueError(
+            f"`sampler={DISTILLED!r}` needs a student, which this model does not make."
+        )
     rule, n_steps = checked_sampler(sampler, steps, 0)
     return rule, n_steps if steps is not None or n_steps is None else 3 * n_steps
 
@@ -117,7 +121,7 @@ class JointGenerationMixin(GenerationMixin):
             full = (len(latents) * BLOCK_SIZE) % max(batch_size, BLOCK_SIZE) < BLOCK_SIZE
             for name in modalities:
                 dist = self._distribution_of(name, z, log_sizes, own)
-                # one stream for each modality, whatever others are drawn
+                # one stream for each modality
                 stream = block * len(self.modalities) + self.modalities.index(name)
                 source = generator(self.device, seed, Stream.COUNTS, stream)
                 dense[name].append(sample_counts(dist, source)[:n])
@@ -158,5 +162,5 @@ class JointGenerationMixin(GenerationMixin):
         return AnnData(
             X=counts,
             obs=pd.DataFrame(index=names),
-            var=pd.DataFrame(index=self.features(modality)),
+            var=self.var_.get(modality, pd.DataFrame(index=self.features(modality))).copy(),
         )

@@ -42,12 +42,21 @@ class Layout(ABC):
         """Its modalities."""
 
     @abstractmethod
-    def read(self, data: Any, names: Iterable[str]) -> tuple[pd.Index, list[Modality]]:
-        """Return the cells, and those of some modalities that the data have."""
+    def read(
+        self, data: Any, names: Iterable[str], strict: bool = True
+    ) -> tuple[pd.Index, list[Modality]]:
+        """Return the cells, and those of some modalities that the data have.
+
+        Columns that say what was measured have to be there if ``strict``; else all was.
+        """
 
     @abstractmethod
     def owner(self, data: Any, argument: str) -> Any:
         """Return what has the ``obs``, ``obsm`` or ``uns`` that an argument of the setup names."""
+
+    @abstractmethod
+    def var(self, data: Any) -> dict[str, pd.DataFrame]:
+        """Return what is known of features, by modality."""
 
     @abstractmethod
     def write(self, obs: AnnData, parts: Mapping[str, AnnData]) -> MuData | AnnData:
@@ -111,7 +120,7 @@ class Layout(ABC):
                 )
             cells, found = _in_mapping({names[0]: data}, self.setup, names)
         else:
-            cells, found = self.read(data, names)
+            cells, found = self.read(data, names, strict=False)
         missing: dict[str, list[str]] = {}
         parts = []
         for modality in found:
@@ -122,7 +131,7 @@ class Layout(ABC):
         adata = join(cells, parts)
         for kind in ("obs", "obsm"):
             for argument, key in self._keys(kind):
-                held = self._held(data, argument, kind, key)
+                held = self._held(data, argument, kind, key, cells)
                 if held is not None:
                     getattr(adata, kind)[key] = held
         return Joined(adata, missing)
@@ -131,17 +140,23 @@ class Layout(ABC):
     def _fits(self, data: Any) -> bool:
         """Say whether data have this layout."""
 
-    def _held(self, data: Any, argument: str, kind: str, key: str) -> Any:
+    def _owners(self, data: Any, argument: str) -> list[Any]:
+        """Return what may have the column or array that an argument names, in new data."""
+        return list(data.values()) if isinstance(data, Mapping) else [data]
+
+    def _held(self, data: Any, argument: str, kind: str, key: str, cells: pd.Index) -> Any:
         """Return a column or array of new data, ``None`` where they lack it."""
-        if isinstance(data, Mapping):
-            owners = list(data.values())
-        elif self._fits(data):
-            owners = [self.owner(data, argument)]
-        else:
-            owners = [data]
-        for owner in owners:
-            if key in getattr(owner, kind):
-                return getattr(owner, kind)[key]
+        for owner in self._owners(data, argument):
+            if key not in getattr(owner, kind):
+                continue
+            if kind == "obs":
+                return owner.obs[key].reindex(cells)
+            places = owner.obs_names.get_indexer(cells)
+            if (places < 0).any():
+                raise ValueError(
+                    f"`obsm[{key!r}]` of the data lacks {int((places < 0).sum())} of the cells."
+                )
+            return np.asarray(owner.obsm[key])[places]
         return None
 
     def _keys(self, kind: str) -> Iterable[tuple[str, str]]:
@@ -161,7 +176,8 @@ class MuDataLayout(Layout):
     def mods(self) -> dict[str, str]:
         """Keys of ``mdata.mod`` by modality."""
         named = self.setup["modalities"]
-        return {kind: named[f"{kind}_layer"] for kind in KINDS if f"{kind}_layer" in named}
+        keys = {kind: named.get(f"{kind}_layer") for kind in KINDS}
+        return {kind: key for kind, key in keys.items() if key is not None}
 
     @property
     def modalities(self) -> list[str]:
@@ -194,6 +210,8 @@ class MuDataLayout(Layout):
                 f"`modalities` names {list(self.mods)}; give two or more of "
                 f"{[f'{kind}_layer' for kind in KINDS]}. One modality is what `SCLDM` is for."
             )
+        if len(set(self.mods.values())) < len(self.mods):
+            raise ValueError(f"`modalities` names one modality of `mdata` twice: {self.mods}.")
         for kind in KINDS:
             if self.setup[f"{kind}_layer"] is not None and kind not in self.mods:
                 raise ValueError(
@@ -203,18 +221,32 @@ class MuDataLayout(Layout):
     def _fits(self, data: Any) -> bool:
         return isinstance(data, MuData)
 
-    def read(self, data: Any, names: Iterable[str]) -> tuple[pd.Index, list[Modality]]:
+    def read(
+        self, data: Any, names: Iterable[str], strict: bool = True
+    ) -> tuple[pd.Index, list[Modality]]:
         if not isinstance(data, MuData):
             raise TypeError(f"`data` is a {type(data).__name__}, not a MuData.")
         mods = {n: key for n, key in self.mods.items() if n in set(names) and key in data.mod}
         layers = {kind: self.setup[f"{kind}_layer"] for kind in KINDS}
-        return in_mudata(data, mods, layers, self.setup["measured_keys"] or {})
+        return in_mudata(data, mods, layers, self.setup["measured_keys"] or {}, strict)
 
     def owner(self, data: Any, argument: str) -> Any:
         key = self.setup["modalities"].get(argument)
         return data if key is None else data.mod[key]
 
+    def _owners(self, data: Any, argument: str) -> list[Any]:
+        if not isinstance(data, MuData):
+            return super()._owners(data, argument)
+        key = self.setup["modalities"].get(argument)
+        return [data.mod[key], data] if key in data.mod else [data]
+
+    def var(self, data: Any) -> dict[str, pd.DataFrame]:
+        return {name: data.mod[key].var.copy() for name, key in self.mods.items()}
+
     def write(self, obs: AnnData, parts: Mapping[str, AnnData]) -> MuData:
+        for name, part in parts.items():
+            if (layer := self.setup[f"{name}_layer"]) is not None:
+                part.layers[layer] = part.X
         mdata = MuData({self.mods[name]: part for name, part in parts.items()})
         mdata.obs = obs.obs.reindex(mdata.obs_names)
         for key in obs.obsm:
@@ -237,18 +269,27 @@ class AnnDataLayout(Layout):
     def owner(self, data: Any, argument: str) -> Any:
         return data
 
-    def read(self, data: Any, names: Iterable[str]) -> tuple[pd.Index, list[Modality]]:
+    def read(
+        self, data: Any, names: Iterable[str], strict: bool = True
+    ) -> tuple[pd.Index, list[Modality]]:
         if not isinstance(data, AnnData):
             raise TypeError(f"`adata` is a {type(data).__name__}, not an AnnData.")
         found = []
         if "rna" in set(names):
             counts = in_layer(data, self.setup["layer"], "layer", "`adata`")
-            found.append(Modality("rna", counts, data.obs_names, data.var_names, "`adata.X`"))
+            here = self._measured(data, "rna", strict)
+            found.append(
+                Modality("rna", counts, data.obs_names, data.var_names, "`adata.X`", here)
+            )
         if "protein" in set(names):
-            found.append(self._proteins(data))
+            found.append(self._proteins(data, strict))
         return data.obs_names, found
 
-    def _proteins(self, data: AnnData) -> Modality:
+    def _measured(self, data: AnnData, name: str, strict: bool) -> np.ndarray | None:
+        column = (self.setup["measured_keys"] or {}).get(name)
+        return None if column is None else booleans(data.obs, data.obs, column, name, strict)
+
+    def _proteins(self, data: AnnData, strict: bool) -> Modality:
         key = self.setup["protein_expression_obsm_key"]
         where = f"`adata.obsm[{key!r}]`"
         if key not in data.obsm:
@@ -271,14 +312,16 @@ class AnnDataLayout(Layout):
             names = pd.Index([f"protein_{i}" for i in range(counts.shape[1])])
         if len(names) != counts.shape[1]:
             raise ValueError(f"{where} has {counts.shape[1]} columns, but {len(names)} names.")
-        measured = None
-        column = (self.setup["measured_keys"] or {}).get("protein")
-        if column is not None:
-            measured = booleans(data.obs, data.obs, column, "protein")
+        measured = self._measured(data, "protein", strict)
         return Modality("protein", counts, data.obs_names, names, where, measured)
+
+    def var(self, data: Any) -> dict[str, pd.DataFrame]:
+        return {"rna": data.var.copy()}
 
     def write(self, obs: AnnData, parts: Mapping[str, AnnData]) -> AnnData:
         adata = parts["rna"].copy()
+        if self.setup["layer"] is not None:
+            adata.layers[self.setup["layer"]] = adata.X
         adata.obs = obs.obs
         for key in obs.obsm:
             adata.obsm[key] = obs.obsm[key]
@@ -332,6 +375,10 @@ def _in_mapping(
         layer = setup.get(f"{name}_layer", setup.get("layer") if name == "rna" else None)
         counts = in_layer(adata, layer, f"{name}_layer", f"`data[{name!r}]`")
         where = f"`data[{name!r}]`"
-        found.append(Modality(name, counts, adata.obs_names, adata.var_names, where))
+        column = (setup["measured_keys"] or {}).get(name)
+        here = None if column is None else booleans(adata.obs, adata.obs, column, name, False)
+        found.append(Modality(name, counts, adata.obs_names, adata.var_names, where, here))
+        if len(cells) and not len(cells.intersection(adata.obs_names)):
+            raise ValueError(f"{where} has no cell in common with the others; they match by name.")
         cells = adata.obs_names if not len(cells) else cells.union(adata.obs_names, sort=False)
     return cells, found

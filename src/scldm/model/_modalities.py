@@ -134,6 +134,7 @@ def _over_cells(modality: Modality, cells: pd.Index) -> tuple[Any, np.ndarray]:
     counts = modality.counts
     counts = counts.to_numpy() if isinstance(counts, pd.DataFrame) else counts
     here = np.ones(len(own), bool) if modality.measured is None else modality.measured
+    counts = _measured_only(counts, here)
     if own.equals(cells):
         return _readable(counts), here
     places = cells.get_indexer(own)
@@ -150,6 +151,18 @@ def _over_cells(modality: Modality, cells: pd.Index) -> tuple[Any, np.ndarray]:
         (np.ones(len(own), rows.dtype), (places, np.arange(len(own)))), (len(cells), len(own))
     )
     return (order @ rows).tocsr(), measured
+
+
+def _measured_only(counts: Any, here: np.ndarray) -> Any:
+    """Return counts with zeros, whatever stands there, where nothing was measured."""
+    if here.all():
+        return counts
+    if not sparse.issparse(counts):
+        return np.where(here[:, None], np.asarray(counts), 0)
+    rows = counts.tocsr(copy=True)
+    rows.data[~np.repeat(here, np.diff(rows.indptr))] = 0
+    rows.eliminate_zeros()
+    return rows
 
 
 def _readable(counts: Any) -> Any:
@@ -183,6 +196,8 @@ def aligned(modality: Modality, features: Iterable[str]) -> tuple[Modality, list
         If it has none of them.
     """
     known = pd.Index(features)
+    if not modality.features.is_unique:
+        raise ValueError(f"{modality.where} has names of features that are not unique.")
     if modality.features.equals(known):
         return modality, []
     places = modality.features.get_indexer(known)
@@ -230,8 +245,8 @@ class ModalityField(ObsmField):
             raise ValueError(
                 f"The {self.attr_key} features are not those of the model, or in another order."
             )
-        super().register_field(adata_target)
-        return dict(state_registry)
+        own = self.register_field(adata_target)
+        return dict(state_registry) | {"largest": own["largest"]}
 
     def get_summary_stats(self, state_registry: dict) -> dict:
         return {f"n_{self.attr_key}": len(state_registry["column_names"])}
@@ -258,7 +273,11 @@ class PresentField(ObsmField):
 
 
 def in_mudata(
-    mdata: MuData, mods: Mapping[str, str], layers: Mapping[str, str | None], measured: Mapping
+    mdata: MuData,
+    mods: Mapping[str, str],
+    layers: Mapping[str, str | None],
+    measured: Mapping[str, str],
+    strict: bool,
 ) -> tuple[pd.Index, list[Modality]]:
     """Return the cells and modalities of a ``MuData``.
 
@@ -272,6 +291,8 @@ def in_mudata(
         Layers with the counts by modality, ``None`` for ``X``.
     measured
         By modality, the column with which cells were measured.
+    strict
+        Whether these columns have to be there.
     """
     found = []
     for name, key in mods.items():
@@ -280,7 +301,7 @@ def in_mudata(
         counts = in_layer(adata, layers.get(name), f"{name}_layer", where)
         here = None
         if name in measured:
-            here = booleans(adata.obs, mdata.obs, measured[name], name)
+            here = booleans(adata.obs, mdata.obs, measured[name], name, strict)
         found.append(Modality(name, counts, adata.obs_names, adata.var_names, where, here))
     return mdata.obs_names, found
 
@@ -298,15 +319,21 @@ def in_layer(adata: AnnData, layer: str | None, argument: str, where: str) -> An
     return adata.layers[layer]
 
 
-def booleans(own: pd.DataFrame, shared: pd.DataFrame, column: str, modality: str) -> np.ndarray:
+def booleans(
+    own: pd.DataFrame, shared: pd.DataFrame, column: str, modality: str, strict: bool
+) -> np.ndarray | None:
     """Return a column that says which cells were measured, of a modality's cells or of all."""
     obs = own if column in own else shared
+    if column not in obs and not strict:
+        return None
     if column not in obs:
         raise KeyError(
             f"`measured_keys[{modality!r}]={column!r}` is not a column of `obs`. "
             f"Known: {shortened([*own, *shared])}."
         )
     values = obs[column].reindex(own.index)
+    if values.dtype == "boolean" and not values.isna().any():
+        values = values.astype(bool)
     if values.dtype != bool:
         raise ValueError(
             f"`measured_keys[{modality!r}]={column!r}` holds {values.dtype} values, but must hold "

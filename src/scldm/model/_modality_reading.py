@@ -17,7 +17,7 @@ from scldm.module import JointDiffusion, ProteinMixture
 from ._blocks import Stream, blocks, generator, resolved_seed
 from ._choices import chosen, positive
 from ._joint_generation import joint_sampler
-from ._modalities import Joined
+from ._modalities import FEATURES, Joined
 from ._tasks import dense
 
 __all__ = ["ModalityReadingMixin"]
@@ -37,7 +37,8 @@ class ModalityReadingMixin:
         Parameters
         ----------
         modality
-            Of one modality, or ``None`` for those of all side by side, standardised.
+            Of one modality, or ``None`` for those of all side by side, standardised as the training
+            cells are.
         data
             Cells; ``None`` takes the training data.
 
@@ -51,19 +52,21 @@ class ModalityReadingMixin:
         ValueError
             If the modality is not known.
         RuntimeError
-            If stage 1 is not trained.
+            If stage 1 is not trained, or stage 2 for those of all.
         """
         self._require("autoencoder")
         if modality is not None:
             chosen("modality", modality, self.modalities)
-        latents = self._encode_table(self._joined(data, self.modalities).adata)
-        z = latents.mean
+        else:
+            self._require("diffusion")
+        wanted = self.modalities if modality is None else [modality]
+        z = self._encode_table(self._joined(data, wanted).adata).mean
         if modality is not None:
             m = self.modalities.index(modality)
             owner = cast(JointDiffusion, self.module.diffusion).owner[: z.shape[1]]
             return z[:, owner.cpu() == m].numpy()
-        centred = z - z.nanmean(0)
-        return (centred / centred.square().nanmean(0).sqrt().clamp_min(1e-6)).numpy()
+        diffusion, n = self.module.diffusion, z.shape[1]
+        return ((z - diffusion.shift[:n].cpu()) / diffusion.scale[:n].cpu()).numpy()
 
     def get_feature_agreement(
         self,
@@ -106,10 +109,17 @@ class ModalityReadingMixin:
         n_samples = positive("n_samples", n_samples)
         seed = resolved_seed(seed)
         cells = self._joined(data, [*sources, name])
+        if name not in cells.adata.uns[FEATURES]:
+            raise ValueError(f"The data have no {name!r}, with which to compare predictions.")
         has = cells.present(name) & np.any([cells.present(s) for s in sources], axis=0)
         both = np.flatnonzero(has)
         if len(both) < 3:
             raise ValueError(f"{len(both)} cells have both {sources} and {name!r}; 3 are needed.")
+        # values for each cell are those of all cells
+        conditions = {
+            key: np.asarray(value)[both] if np.ndim(value) else value
+            for key, value in conditions.items()
+        }
         task = self._task(Joined(cells.adata[both], cells.missing), sources, [name], conditions)
         rule, n_steps = joint_sampler("heun", None)
         true = np.log1p(dense(cells.adata.obsm[name][both]))
@@ -135,11 +145,13 @@ class ModalityReadingMixin:
             },
             index=features,
         )
-        return table.drop(index=cells.missing.get(name, [])).sort_values("pearson")
+        return table.drop(index=cells.missing.get(name, [])).sort_values(
+            "pearson", na_position="first"
+        )
 
     @torch.inference_mode()
     def get_protein_foreground_probability(
-        self, data: Any = None, *, n_samples: int = 25, seed: int | None = 0
+        self, data: Any = None, *, n_samples: int = 25, seed: int | None = 0, **conditions: Any
     ) -> pd.DataFrame:
         """Return how probable it is that a cell's antibodies are bound and not adrift.
 
@@ -151,6 +163,8 @@ class ModalityReadingMixin:
             Draws of latents from each cell's posterior to take the mean over.
         seed
             Of the draws.
+        **conditions
+            As in :meth:`translate`.
 
         Returns
         -------
@@ -170,8 +184,8 @@ class ModalityReadingMixin:
                 "The probability of the foreground needs `protein_likelihood='nb_mixture'`."
             )
         n_samples, seed = positive("n_samples", n_samples), resolved_seed(seed)
-        cells = self._joined(data, self.modalities)
-        task = self._task(cells, ["protein"], [], {}, need_sources=False)
+        cells = self._joined(data, ["protein"])
+        task = self._task(cells, ["protein"], [], conditions, need_sources=False)
         latents = self._encode_table(cells.adata)
         inputs = self._decoder_inputs(task.frame)
         parts = []

@@ -69,7 +69,7 @@ class MultiLDM(
         Registry of a saved model, to build it without data; :meth:`load` uses it.
     n_latent
         Latent dimensions of each modality, or a mapping from modalities to theirs. ``None``, here and
-        below, chooses by the data; a modality has no more than it has features.
+        below, chooses by the data, and no more than a modality has features.
     n_hidden
         Width of the autoencoders' layers.
     n_layers
@@ -148,8 +148,6 @@ class MultiLDM(
             "protein": chosen("protein_likelihood", protein_likelihood, LIKELIHOODS["protein"]),
             "atac": chosen("atac_likelihood", atac_likelihood, LIKELIHOODS["atac"]),
         }
-        if "atac" in self.modalities and atac_likelihood == "bernoulli":
-            self._refuse_counts("atac")
         is_aligned = chosen("latent", latent, LATENTS) == "aligned"
         sizes = self._latent_sizes(n_latent, is_aligned)
         autoencoders = {
@@ -195,6 +193,9 @@ class MultiLDM(
         if compile_network:
             compiled(diffusion)
         self.module = SCLDMModule(stage_1, diffusion)
+        for name in self.modalities:
+            self._refuse_large(name, self._state_of(name)["largest"])
+        self.var_ = {} if mdata is None else self.layout.var(mdata)
         self.training_frame_: pd.DataFrame | None = None
         self.autoencoder_trained_ = False
         self.diffusion_trained_ = False
@@ -214,8 +215,11 @@ class MultiLDM(
     def features(self, modality: str) -> pd.Index:
         """Return the names of a modality's features, in the model's order."""
         chosen("modality", modality, self.modalities)
-        state = self.registry_["field_registries"][counts_key(modality)]["state_registry"]
-        return pd.Index(state["column_names"])
+        return pd.Index(self._state_of(modality)["column_names"])
+
+    def _state_of(self, modality: str) -> dict[str, Any]:
+        """Return what the registry keeps of a modality."""
+        return self.registry_["field_registries"][counts_key(modality)]["state_registry"]
 
     @property
     def var_names(self) -> pd.Index:
@@ -262,6 +266,18 @@ class MultiLDM(
             **kwargs,
         )
 
+    def train_diffusion(
+        self, max_steps: int | None = None, *, early_stopping: bool = True, **kwargs: Any
+    ) -> None:
+        """Train stage 2, as :meth:`SCLDM.train_diffusion` does, but with early stopping.
+
+        Parameters
+        ----------
+        max_steps, early_stopping, **kwargs
+            As there.
+        """
+        super().train_diffusion(max_steps, early_stopping=early_stopping, **kwargs)
+
     def _latent_sizes(
         self, n_latent: int | Mapping[str, int] | None, is_aligned: bool
     ) -> dict[str, int]:
@@ -287,12 +303,13 @@ class MultiLDM(
             "n_continuous": self.summary_stats.get(f"n_{KEYS.CONTINUOUS}", 0),
         }
 
-    def _refuse_counts(self, modality: str) -> None:
-        state = self.registry_["field_registries"][counts_key(modality)]["state_registry"]
-        if state["largest"] > 1:
+    def _refuse_large(self, modality: str, largest: float) -> None:
+        """Refuse counts that the likelihood of a modality cannot have."""
+        most = self.module.autoencoder[modality].likelihood.largest
+        if largest > most:
             raise ValueError(
-                f"`atac_likelihood='bernoulli'` needs peaks that are 0 or 1, but the largest count is "
-                f"{state['largest']:g}. Give `atac_likelihood='poisson'`, or binarise them first."
+                f"The largest count of {modality!r} is {largest:g}, but its likelihood knows 0 and 1 "
+                f"only. Binarise the peaks, or train with `{modality}_likelihood='poisson'`."
             )
 
     def _start_autoencoder(self, indices: np.ndarray) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 from anndata import AnnData
 from mudata import MuData
@@ -19,6 +20,8 @@ __all__ = ["MultiSetupMixin"]
 
 class MultiSetupMixin:
     """``setup_mudata`` and ``setup_anndata``."""
+
+    _registered_data: ClassVar[WeakValueDictionary[str, Any]] = WeakValueDictionary()
 
     @classmethod
     def setup_mudata(
@@ -51,7 +54,7 @@ class MultiSetupMixin:
         Parameters
         ----------
         mdata
-            Cells with raw counts. Views and later changes of it are not seen.
+            Cells with raw counts. They are not copied: do not change them in place afterwards.
         rna_layer, protein_layer, atac_layer
             Layers with the counts; ``None`` is ``X``.
         cell_type_key, batch_key, perturbation_key, control_label, dose_key, time_key, spatial_key
@@ -159,6 +162,7 @@ class MultiSetupMixin:
         # the user's data are known by the table made of them
         data.uns["_scvi_uuid"] = table.uns["_scvi_uuid"]
         data.uns["_scvi_manager_uuid"] = table.uns["_scvi_manager_uuid"]
+        cls._registered_data[table.uns["_scvi_uuid"]] = data
 
     @classmethod
     def _table_of(cls, data: Any) -> AnnData:
@@ -170,5 +174,9 @@ class MultiSetupMixin:
             raise ValueError(
                 "The data are not registered. Call `MultiLDM.setup_mudata` or "
                 "`MultiLDM.setup_anndata` first."
+            )
+        if cls._registered_data.get(data.uns["_scvi_uuid"]) is not data:
+            raise ValueError(
+                "The data are a copy or a part of those that were registered. Register them themselves."
             )
         return known.adata

@@ -59,6 +59,8 @@ class TasksMixin:
             return Joined(self._adata_manager_or_raise().adata)
         features = {name: self.features(name) for name in names}
         cells = self.layout.join_known(data, names, features)
+        for name in cells.adata.uns[FEATURES]:
+            self._refuse_large(name, cells.adata.obsm[name].max())
         for name, lacking in cells.missing.items():
             _warn_of_missing(name, lacking, len(features[name]))
         return cells
@@ -128,7 +130,9 @@ class TasksMixin:
             try:
                 frame = frame.join(condition.read(adata).reset_index(drop=True))
                 described[condition.name] = "the cells' own"
-            except KeyError:
+            except (KeyError, ValueError) as error:
+                if isinstance(error, ValueError) and condition.name not in given:
+                    raise
                 if condition.in_decoder and given.get(condition.name) is None:
                     raise ValueError(
                         f"The data do not say their {condition.name.replace('_', ' ')}, on which the "

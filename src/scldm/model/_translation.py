@@ -18,6 +18,7 @@ from scldm.module import ASKED
 from ._blocks import resolved_seed
 from ._choices import chosen, positive, weight
 from ._joint_generation import joint_sampler
+from ._modalities import FEATURES
 from ._order import name_of
 from ._tasks import TasksMixin, dense
 
@@ -91,6 +92,10 @@ class TranslationMixin(TasksMixin):
         rule, n_steps = joint_sampler(sampler, steps)
         seed = resolved_seed(seed)
         cells = self._joined(data, sources)
+        held = [name for name in sources if name in cells.adata.uns[FEATURES]]
+        if source is not None and len(held) < len(sources):
+            raise ValueError(f"`source={sources}`, but the data have {held}.")
+        sources = held
         task = self._task(cells, sources, targets, conditions)
         n_cells = len(task.frame)
         rows = np.repeat(np.arange(n_cells), n_samples)
@@ -153,8 +158,8 @@ class TranslationMixin(TasksMixin):
 
         Returns
         -------
-        The cells as they were registered, measured counts as they are, with columns
-        ``obs["imputed_protein"]`` and so on that say which are not.
+        The cells laid out as they were registered: counts, measured ones as they are, conditions, and
+        columns ``obs["imputed_protein"]`` and so on that say which counts are not measured.
 
         Raises
         ------
@@ -170,19 +175,26 @@ class TranslationMixin(TasksMixin):
         absent = task.encoded[ASKED].astype(bool)
         names = cells.adata.obs_names
         obs = self._cells(task.frame, names)
+        # together, so that what a cell lacks belongs together
+        lacking = np.flatnonzero(absent.any(axis=1))
+        wanted = [name for m, name in enumerate(self.modalities) if absent[:, m].any()]
+        new: dict[str, Any] = {}
+        if wanted:
+            rows = np.repeat(lacking, n_samples)
+            frame, latents_of = self._sampling(task, rows, seed, rule, n_steps)
+            if return_mean:
+                new = self._means_of(frame, latents_of, wanted, n_samples)
+            else:
+                new, _ = self._counts_of(frame, latents_of, wanted, seed, batch_size)
         parts = {}
         for m, name in enumerate(self.modalities):
-            lacking = np.flatnonzero(absent[:, m])
             obs.obs[f"imputed_{name}"] = absent[:, m]
             counts = cells.adata.obsm.get(name)
-            if len(lacking):
-                rows = np.repeat(lacking, n_samples)
-                frame, latents_of = self._sampling(task, rows, seed, rule, n_steps)
-                if return_mean:
-                    new = self._means_of(frame, latents_of, [name], n_samples)[name]
-                else:
-                    new = self._counts_of(frame, latents_of, [name], seed, batch_size)[0][name]
-                counts = _put_rows(counts, new, lacking, len(names))
+            if name in new:
+                own = absent[lacking, m]
+                counts = _put_rows(counts, new[name][own], lacking[own], len(names))
+            else:
+                counts = counts.copy()
             parts[name] = self._part(name, counts, names)
         filled = self.layout.write(obs, parts)
         filled.uns["scldm"] = {
@@ -211,6 +223,8 @@ class TranslationMixin(TasksMixin):
         if source is None:
             source = [name for name in self.modalities if name not in targets]
             if isinstance(data, Mapping):
+                for name in data:
+                    chosen("data", name, self.modalities)
                 source = [name for name in source if name in data]
         sources = self._checked_modalities("source", source)
         if set(sources) & set(targets):

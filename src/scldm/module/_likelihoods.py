@@ -35,12 +35,15 @@ class Likelihood(ABC):
         Names of the decoder's outputs, each one number for each cell and feature.
     sized
         Whether cells have a size.
+    largest
+        The largest count that can be.
     dispersion_heads
         Those among ``heads`` that set the dispersion.
     """
 
     heads: tuple[str, ...]
     sized: bool
+    largest: float = float("inf")
     dispersion_heads: tuple[str, ...] = ("log_theta",)
 
     def log_size(self, x: Tensor) -> Tensor:
@@ -143,6 +146,7 @@ class BernoulliCounts(_Sized):
 
     heads = ("scale",)
     dispersion_heads = ()
+    largest = 1.0
 
     def log_size(self, x: Tensor) -> Tensor:
         share = x.mean(1, keepdim=True).clamp(0.5 / x.shape[1], 1 - 0.5 / x.shape[1])

@@ -178,7 +178,9 @@ class MultimodalAutoencoder(BaseModuleClass):
         rows, posteriors = inference_outputs["rows"], inference_outputs["posteriors"]
         n = len(tensors[PRESENT])
         like = tensors[PRESENT].float()
-        reconstruction, kl, loss = like.new_zeros(n), like.new_zeros(n), like.new_zeros(())
+        reconstruction, kl = like.new_zeros(n), like.new_zeros(n)
+        # a minibatch too small to be normalised has no loss, but can be stepped on
+        loss = like.new_zeros(()) if posteriors else sum(p.sum() * 0 for p in self.parameters())
         for name, posterior in posteriors.items():
             x = tensors[counts_key(name)][rows[name]]
             off = -generative_outputs["own"][name].log_prob(x).sum(1)
