@@ -563,3 +563,4 @@ def test_a_minibatch_of_one_cell_is_survived():
     setup(mdata)
     model = scldm.MultiLDM(mdata, n_hidden=8, n_latent=2)
     train(model, max_epochs=1, max_steps=2, train_size=1.0, batch_size=40)
+    assert all(p.isfinite().all() for p in model.module.parameters())

@@ -16,14 +16,11 @@ from scvi.model.base import BaseModelClass
 from scldm.module import (
     LIKELIHOODS,
     JointDiffusion,
-    JointNetwork,
     ModalityAutoencoder,
     MultimodalAutoencoder,
     SCLDMModule,
     counts_key,
-    given_key,
 )
-from scldm.nn import VectorEmbedder
 from scldm.train import Latents
 
 from ._choices import chosen, positive, share, weight
@@ -34,7 +31,7 @@ from ._layouts import layout_of
 from ._modality_reading import ModalityReadingMixin
 from ._moments import count_moments
 from ._multi_setup import MultiSetupMixin
-from ._networks import build_backbone, compiled, diffusion_options
+from ._networks import build_joint_diffusion, compiled
 from ._recipe import Recipe
 from ._registered import conditions_from_registry
 from ._training import TrainingMixin
@@ -165,30 +162,24 @@ class MultiLDM(
         stage_1 = MultimodalAutoencoder(
             autoencoders, weight("alignment_weight", alignment_weight) if is_aligned else 0.0
         )
-        owner = [m for m, a in enumerate(autoencoders.values()) for _ in range(a.n_latent)]
-        owner += [m for m, a in enumerate(autoencoders.values()) for _ in range(a.n_sizes)]
-        embedders = {c.name: c.embedder(width) for c in self.conditions}
-        for m, name in enumerate(self.modalities):
-            embedders[given_key(name)] = VectorEmbedder(owner.count(m), width)
-        network = build_backbone(
-            embedders,
-            len(owner) + len(self.modalities),
-            backbone=backbone,
-            conditioning=conditioning,
+        diffusion = build_joint_diffusion(
+            self.conditions,
+            stage_1,
             width=width,
-            depth=depth,
-            backbone_kwargs=backbone_kwargs,
-        )
-        options = diffusion_options(
-            schedule=schedule,
-            parametrisation=parametrisation,
-            times=times,
-            loss_weight=loss_weight,
-            condition_dropout=condition_dropout,
-            ema_decay=ema_decay,
-        )
-        diffusion = JointDiffusion(
-            JointNetwork(network, owner), sum(sizes.values()), self.modalities, **options
+            network={
+                "backbone": backbone,
+                "conditioning": conditioning,
+                "depth": depth,
+                "backbone_kwargs": backbone_kwargs,
+            },
+            options={
+                "schedule": schedule,
+                "parametrisation": parametrisation,
+                "times": times,
+                "loss_weight": loss_weight,
+                "condition_dropout": condition_dropout,
+                "ema_decay": ema_decay,
+            },
         )
         if compile_network:
             compiled(diffusion)

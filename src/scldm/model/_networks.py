@@ -15,14 +15,20 @@ from scldm.diffusion import (
     SCHEDULES,
     TIME_DISTRIBUTIONS,
 )
-from scldm.module import LatentDiffusion
-from scldm.nn import BACKBONES, CONDITIONINGS, Backbone, ConditionEmbedder
+from scldm.module import (
+    JointDiffusion,
+    JointNetwork,
+    LatentDiffusion,
+    MultimodalAutoencoder,
+    given_key,
+)
+from scldm.nn import BACKBONES, CONDITIONINGS, Backbone, ConditionEmbedder, VectorEmbedder
 
 from ._choices import chosen, positive, share
 from ._conditions import Condition
 from ._fields import shortened
 
-__all__ = ["build_backbone", "build_diffusion", "compiled", "diffusion_options"]
+__all__ = ["build_diffusion", "build_joint_diffusion", "compiled"]
 
 
 def build_backbone(
@@ -103,6 +109,36 @@ def build_diffusion(
     backbone = build_backbone(embedders, n_latent + 1, width=width, **network)
     rule = chosen("coupling", coupling, COUPLINGS)()
     return LatentDiffusion(backbone, n_latent, coupling=rule, **diffusion_options(**options))
+
+
+def build_joint_diffusion(
+    conditions: Sequence[Condition],
+    autoencoder: MultimodalAutoencoder,
+    *,
+    width: int,
+    network: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> JointDiffusion:
+    """Check the arguments, which are those of the model, and build the module of several modalities.
+
+    Parameters
+    ----------
+    conditions
+        The registered conditions.
+    autoencoder
+        The modalities' autoencoders.
+    width, network, options
+        As in :func:`build_diffusion`.
+    """
+    owner, names = autoencoder.owner, autoencoder.names
+    embedders = {c.name: c.embedder(width) for c in conditions}
+    for m, name in enumerate(names):
+        embedders[given_key(name)] = VectorEmbedder(owner.count(m), width)
+    backbone = build_backbone(embedders, len(owner) + len(names), width=width, **network)
+    n_latent = sum(part.n_latent for _, part in autoencoder.items())
+    return JointDiffusion(
+        JointNetwork(backbone, owner), n_latent, names, **diffusion_options(**options)
+    )
 
 
 def compiled(diffusion: LatentDiffusion) -> None:

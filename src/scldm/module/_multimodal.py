@@ -96,6 +96,13 @@ class MultimodalAutoencoder(BaseModuleClass):
         for name in self.names:
             yield name, self[name]
 
+    @property
+    def owner(self) -> list[int]:
+        """The modality of each latent, then of each log size, in the order of :meth:`encode`."""
+        parts = [part for _, part in self.items()]
+        latents = [m for m, part in enumerate(parts) for _ in range(part.n_latent)]
+        return latents + [m for m, part in enumerate(parts) for _ in range(part.n_sizes)]
+
     def dispersion_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the parameters that set dispersions."""
         for _, autoencoder in self.items():
