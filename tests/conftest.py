@@ -92,7 +92,13 @@ def trained():
         warnings.simplefilter("ignore")
         scldm.SCLDM.setup_anndata(data, **SETUP)
         model = scldm.SCLDM(data, n_hidden=32, n_latent=6, width=32, depth=2)
-        model.train(max_epochs=150, max_steps=2000, batch_size=64, enable_progress_bar=False)
+        model.train(
+            max_epochs=150,
+            max_steps=2000,
+            batch_size=64,
+            trajectory_kwargs={"max_steps": 200},
+            enable_progress_bar=False,
+        )
     return model
 
 

@@ -2,7 +2,7 @@
 
 Each learns from arrays of cells (genes, components or latents) with ``fit`` and answers with
 ``predict``, so that it works on the data of any model; those that translate modalities also draw
-with ``sample``. They are good: on the means of perturbed cells most published networks do not beat
+with ``sample``, and those of trajectories draw a population at a time. They are good: on the means of perturbed cells most published networks do not beat
 them (Ahlmann-Eltze, Huber and Anders 2025, *Deep-learning-based gene perturbation effect prediction
 does not yet outperform simple linear baselines*, Nature Methods).
 """
@@ -16,6 +16,15 @@ from ._perturbation import (
     PerturbedMean,
     Ridge,
 )
+from ._trajectory import (
+    OTCFM,
+    IndependentMidpoint,
+    McCann,
+    Mixture,
+    NextTime,
+    PreviousTime,
+    TrajectoryBaseline,
+)
 from ._translation import (
     FeatureMean,
     KernelRidgeTranslation,
@@ -25,16 +34,23 @@ from ._translation import (
 )
 
 __all__ = [
+    "OTCFM",
     "Additive",
     "FeatureMean",
+    "IndependentMidpoint",
     "KernelRidgeTranslation",
     "MatchingMean",
+    "McCann",
+    "Mixture",
     "NearestCells",
     "NearestPerturbation",
+    "NextTime",
     "NoChange",
     "PerturbationBaseline",
     "PerturbedMean",
+    "PreviousTime",
     "Ridge",
     "RidgeTranslation",
+    "TrajectoryBaseline",
     "TranslationBaseline",
 ]

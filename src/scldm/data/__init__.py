@@ -1,5 +1,6 @@
 """Data that a first try needs, without a download, gene sets, and simulated cells."""
 
+from scldm.data._branching import simulate_branching, true_fate_probability
 from scldm.data._gene_sets import add_gene_sets, read_gmt
 from scldm.data._multiome import simulate_multiome
 from scldm.data._pbmc68k import pbmc68k
@@ -9,8 +10,10 @@ __all__ = [
     "add_gene_sets",
     "pbmc68k",
     "read_gmt",
+    "simulate_branching",
     "simulate_dose_response",
     "simulate_multiome",
     "simulate_responders",
+    "true_fate_probability",
     "true_log_change",
 ]

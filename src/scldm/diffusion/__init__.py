@@ -43,6 +43,13 @@ from ._times import (
     TimeDistribution,
     UniformTimes,
 )
+from ._transport import (
+    TRANSPORTS,
+    EntropicTransport,
+    ExactTransport,
+    Transport,
+    UnbalancedTransport,
+)
 
 SAMPLERS: dict[str, type[Sampler]] = {
     "heun": Heun,
@@ -65,6 +72,7 @@ __all__ = [
     "SAMPLERS",
     "SCHEDULES",
     "TIME_DISTRIBUTIONS",
+    "TRANSPORTS",
     "Adaptive",
     "Churn",
     "Coupling",
@@ -72,7 +80,9 @@ __all__ = [
     "Data",
     "Denoiser",
     "EDMWeight",
+    "EntropicTransport",
     "Euler",
+    "ExactTransport",
     "Flow",
     "GaussianMixtureDenoiser",
     "GuidedDenoiser",
@@ -93,6 +103,8 @@ __all__ = [
     "Schedule",
     "StepSampler",
     "TimeDistribution",
+    "Transport",
+    "UnbalancedTransport",
     "UniformTimes",
     "VarianceExploding",
     "VariancePreserving",

@@ -1,7 +1,19 @@
 """Models: AnnData in, AnnData out; MuData too."""
 
+from ._fates import BranchPoints
 from ._multi import MultiLDM
 from ._perturbation_methods import PERTURBATION_METHODS, PerturbationJob, PerturbationMethod
 from ._scldm import SCLDM
+from ._trajectory_methods import TRAJECTORY_METHODS, TrajectoryJob, TrajectoryMethod
 
-__all__ = ["PERTURBATION_METHODS", "SCLDM", "MultiLDM", "PerturbationJob", "PerturbationMethod"]
+__all__ = [
+    "PERTURBATION_METHODS",
+    "SCLDM",
+    "TRAJECTORY_METHODS",
+    "BranchPoints",
+    "MultiLDM",
+    "PerturbationJob",
+    "PerturbationMethod",
+    "TrajectoryJob",
+    "TrajectoryMethod",
+]

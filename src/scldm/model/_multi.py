@@ -191,6 +191,7 @@ class MultiLDM(
         self.autoencoder_trained_ = False
         self.diffusion_trained_ = False
         self.perturbation_trained_ = False
+        self.trajectory_trained_ = False
         self.student_ = None
         self._model_summary_string = (
             f"MultiLDM with modalities: {', '.join(self.modalities)}, latent: {latent}, "
@@ -243,8 +244,9 @@ class MultiLDM(
         **kwargs
             As in :meth:`SCLDM.train`.
         """
-        if "perturbation_kwargs" in kwargs:
-            raise TypeError("`perturbation_kwargs` belongs to a stage that this model lacks.")
+        for name in ("perturbation_kwargs", "trajectory_kwargs"):
+            if name in kwargs:
+                raise TypeError(f"`{name}` belongs to a stage that this model lacks.")
         own = {
             "early_stopping": early_stopping is None or early_stopping,
             **(diffusion_kwargs or {}),
@@ -327,6 +329,9 @@ class MultiLDM(
             self._adata_manager_or_raise()
 
     def _can_learn_perturbations(self) -> bool:
+        return False
+
+    def _can_learn_trajectories(self) -> bool:
         return False
 
     def _forget_student(self) -> None:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from scldm._version import __version__
 from scldm.diffusion import COUPLINGS, Sampler
-from scldm.module import PerturbationDiffusion
-from scldm.train import CellGroup, GroupDataModule, PerturbationPlan
+from scldm.module import TransitionDiffusion
+from scldm.train import CellGroup, GroupDataModule, TransitionPlan
 
 from ._blocks import Stream, blocks, resolved_seed
 from ._cells import Cells, encoded, selected, without_scores
@@ -76,7 +76,7 @@ class PerturbingMixin:
         accelerator, devices
             Passed to Lightning.
         plan_kwargs
-            Arguments of :class:`scldm.train.PerturbationPlan`.
+            Arguments of :class:`scldm.train.TransitionPlan`.
         **trainer_kwargs
             For Lightning's trainer.
 
@@ -114,28 +114,23 @@ class PerturbingMixin:
         x = torch.cat([latents.mean, latents.log_library], dim=1).numpy().astype(float)
         shifts = Shifts.fit(x, groups, perturbation)
         # from the start, where the flow is latent arithmetic
-        model = PerturbationDiffusion(perturbation.embedder, self.module.diffusion.n_latent)
+        model = self._new_perturbation_module(self.module.diffusion.n_latent)
         self.module.perturbation = model.to(self.device)
         model.fit_standardisation(latents.mean, latents.variance, latents.log_library)
         pairs = [CellGroup(g.perturbed, g.control, shifts.at(g.label, g.dose)) for g in groups]
         steps_per_epoch = min(STEPS_PER_EPOCH, max_steps)
-        data = GroupDataModule(latents, pairs, _GROUPS, _PAIRS, steps_per_epoch)
-        split = self.train_indices, self.validation_indices, self.test_indices
-        with warnings.catch_warnings():
-            # there is nothing to validate on, and Lightning wonders why
-            warnings.filterwarnings("ignore", message=".*have no `validation_step`")
-            self._run_stage(
-                "Perturbation",
-                PerturbationPlan(model, rule, **(plan_kwargs or {})),
-                data,
-                -(-max_steps // steps_per_epoch),
-                monitor=None,
-                accelerator=accelerator,
-                devices=devices,
-                **{"gradient_clip_val": 1.0, "max_steps": max_steps, **trainer_kwargs},
-            )
-        # scvi-tools' runner has put the groups of this stage in place of the cells of the others
-        self.train_indices, self.validation_indices, self.test_indices = split
+        data = GroupDataModule(
+            latents, pairs, [perturbation.name], _GROUPS, _PAIRS, steps_per_epoch
+        )
+        self._run_transition(
+            "Perturbation",
+            TransitionPlan(model, rule, name="perturbation", **(plan_kwargs or {})),
+            data,
+            max_steps,
+            accelerator=accelerator,
+            devices=devices,
+            **trainer_kwargs,
+        )
         self.shifts_ = shifts.to_plain()
         self.perturbation_trained_ = True
 
@@ -243,10 +238,12 @@ class PerturbingMixin:
         }
         return new
 
-    def _new_perturbation_module(self, n_latent: int) -> PerturbationDiffusion | None:
+    def _new_perturbation_module(self, n_latent: int) -> TransitionDiffusion | None:
         """Return the module of the stage, untrained, or ``None`` without a perturbation."""
         condition = perturbation_of(self.conditions)
-        return None if condition is None else PerturbationDiffusion(condition.embedder, n_latent)
+        if condition is None:
+            return None
+        return TransitionDiffusion({condition.name: condition.embedder}, n_latent)
 
     def _compared(self, training: np.ndarray) -> list[Group]:
         """Return which training cells are compared with which."""

@@ -19,6 +19,7 @@ from ._autoencoders import CodebookMixin, build_autoencoder
 from ._choices import chosen, positive, share, weight
 from ._distillation import DistillationMixin
 from ._editing import EditingMixin
+from ._fates import FatesMixin
 from ._files import FilesMixin
 from ._fine_tuning import FineTuningMixin
 from ._from_scvi import FromSCVIMixin
@@ -35,6 +36,7 @@ from ._registered import conditions_from_registry
 from ._screening import ScreeningMixin
 from ._setup import setup_fields
 from ._training import TrainingMixin
+from ._trajectories import TrajectoryMixin
 
 __all__ = ["SCLDM"]
 
@@ -49,6 +51,8 @@ class SCLDM(
     EditingMixin,
     PerturbingMixin,
     ScreeningMixin,
+    TrajectoryMixin,
+    FatesMixin,
     LikelihoodMixin,
     ReadingMixin,
     DistillationMixin,
@@ -232,12 +236,19 @@ class SCLDM(
         )
         if compile_network:
             compiled(diffusion)
-        self.module = SCLDMModule(stage_1, diffusion, self._new_perturbation_module(n_latent))
+        self.module = SCLDMModule(
+            stage_1,
+            diffusion,
+            self._new_perturbation_module(n_latent),
+            self._new_trajectory_module(n_latent),
+        )
         self.training_frame_: pd.DataFrame | None = None
         self.autoencoder_trained_ = False
         self.diffusion_trained_ = False
         self.perturbation_trained_ = False
+        self.trajectory_trained_ = False
         self.shifts_ = {}
+        self.trajectory_ = {}
         self.student_ = None
         self.var_ = None if adata is None else adata.var.copy()
         self._model_summary_string = (

@@ -49,12 +49,14 @@ class TrainingMixin:
         autoencoder_kwargs: dict[str, Any] | None = None,
         diffusion_kwargs: dict[str, Any] | None = None,
         perturbation_kwargs: dict[str, Any] | None = None,
+        trajectory_kwargs: dict[str, Any] | None = None,
         **trainer_kwargs: Any,
     ) -> None:
         """Train all stages, one after the other.
 
         The third, see :meth:`train_perturbation`, takes seconds and is left out where no
-        perturbed cells can be compared with control cells.
+        perturbed cells can be compared with control cells; the fourth, see
+        :meth:`train_trajectory`, where cells do not have two or more times.
 
         Parameters
         ----------
@@ -74,9 +76,9 @@ class TrainingMixin:
             to the weights of its best epoch. Off by default: on real data the held-out loss of
             either stage turns up long before the cells it makes stop getting better, see the
             guide.
-        autoencoder_kwargs, diffusion_kwargs, perturbation_kwargs
-            For one stage only: arguments of :meth:`train_autoencoder`, :meth:`train_diffusion`
-            and :meth:`train_perturbation`.
+        autoencoder_kwargs, diffusion_kwargs, perturbation_kwargs, trajectory_kwargs
+            For one stage only: arguments of :meth:`train_autoencoder`, :meth:`train_diffusion`,
+            :meth:`train_perturbation` and :meth:`train_trajectory`.
         **trainer_kwargs
             For Lightning's trainer in all stages (``precision``, ``logger``, ``callbacks``,
             ``enable_progress_bar``, ...).
@@ -100,9 +102,11 @@ class TrainingMixin:
             **{"batch_size": batch_size, **split, **shared, **(autoencoder_kwargs or {})},
         )
         self.train_diffusion(max_steps, **{**shared, **(diffusion_kwargs or {})})
+        shared.pop("early_stopping")
         if self._can_learn_perturbations():
-            shared.pop("early_stopping")
             self.train_perturbation(**{**shared, **(perturbation_kwargs or {})})
+        if self._can_learn_trajectories():
+            self.train_trajectory(**{**shared, **(trajectory_kwargs or {})})
 
     def train_autoencoder(
         self,
@@ -154,7 +158,7 @@ class TrainingMixin:
             plan = AdversarialPlan(self.module.autoencoder, **plan_kwargs)
         else:
             plan = AutoencoderPlan(self.module.autoencoder, **plan_kwargs)
-        self.diffusion_trained_ = self.perturbation_trained_ = False
+        self.diffusion_trained_ = self.perturbation_trained_ = self.trajectory_trained_ = False
         self._forget_student()
         self._run_stage(
             "Autoencoder",

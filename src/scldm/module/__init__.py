@@ -8,9 +8,9 @@ from ._latent_diffusion import LatentDiffusion
 from ._likelihoods import LIKELIHOODS, Likelihood, ProteinMixture
 from ._modality import ModalityAutoencoder
 from ._multimodal import PRESENT, MultimodalAutoencoder, counts_key, decoder_inputs
-from ._perturbation import SOURCE, PerturbationDiffusion
 from ._quantiser import ProductQuantiser
 from ._scldm import SCLDMModule
+from ._transition import SOURCE, TransitionDiffusion
 from ._vector_quantised import VectorQuantisedAutoencoder
 
 AUTOENCODERS = {"vae": CountAutoencoder, "vq": VectorQuantisedAutoencoder}
@@ -33,10 +33,10 @@ __all__ = [
     "CountAutoencoder",
     "Discriminator",
     "LatentDiffusion",
-    "PerturbationDiffusion",
     "ProductQuantiser",
     "ProteinMixture",
     "SCLDMModule",
+    "TransitionDiffusion",
     "VectorQuantisedAutoencoder",
     "log_normalised",
     "moment_dispersion",

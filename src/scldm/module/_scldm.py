@@ -6,7 +6,7 @@ from scvi.module.base import BaseModuleClass, LossOutput
 
 from ._autoencoder import CountAutoencoder
 from ._latent_diffusion import LatentDiffusion
-from ._perturbation import PerturbationDiffusion
+from ._transition import TransitionDiffusion
 
 __all__ = ["SCLDMModule"]
 
@@ -22,18 +22,22 @@ class SCLDMModule(BaseModuleClass):
         Stage 2, on the latents of stage 1.
     perturbation
         From control cells to perturbed ones, where cells have perturbations.
+    trajectory
+        From cells of one time to those of the next, where cells have times.
     """
 
     def __init__(
         self,
         autoencoder: CountAutoencoder,
         diffusion: LatentDiffusion,
-        perturbation: PerturbationDiffusion | None = None,
+        perturbation: TransitionDiffusion | None = None,
+        trajectory: TransitionDiffusion | None = None,
     ) -> None:
         super().__init__()
         self.autoencoder = autoencoder
         self.diffusion = diffusion
         self.perturbation = perturbation
+        self.trajectory = trajectory
 
     @property
     def gene_likelihood(self) -> str:

@@ -5,9 +5,9 @@ from ._callbacks import RestoreBest, StageProgressBar
 from ._distillation import DistillationPlan
 from ._fine_tuning import FineTuningPlan, JointDataModule
 from ._latents import LatentDataModule, Latents
-from ._perturbation import CellGroup, GroupDataModule, PerturbationPlan
 from ._plans import AutoencoderPlan, DiffusionPlan
 from ._runner import StageRunner
+from ._transition import CellGroup, GroupDataModule, PairDataModule, TransitionPlan
 
 __all__ = [
     "AdversarialPlan",
@@ -20,8 +20,9 @@ __all__ = [
     "JointDataModule",
     "LatentDataModule",
     "Latents",
-    "PerturbationPlan",
+    "PairDataModule",
     "RestoreBest",
     "StageProgressBar",
     "StageRunner",
+    "TransitionPlan",
 ]

@@ -1,13 +1,13 @@
-r"""From control cells to perturbed ones.
+r"""From cells of one population to those of another.
 
-Control cells :math:`c` and perturbed cells :math:`p` of the same context are two samples, and no cell
-is in both. Two models learn the way between them. The *flow* starts at control cells moved by the mean
-change :math:`\delta` of the perturbation, which is latent arithmetic,
+Source cells :math:`c` and target cells :math:`p`, control and perturbed ones or those of one time and the
+next, are two samples, and no cell is in both. Two models learn the way between them. The *flow* starts
+at source cells moved by a shift :math:`\delta` that is known beforehand,
 
 .. math:: x_t = (1 - t)\, p + t\, (c + \delta), \qquad v = c + \delta - p,
 
-and as its network begins at zero, an untrained flow is latent arithmetic. The *conditional* model starts
-at noise and is given the control cell.
+and as its network begins at zero, an untrained flow is the shift alone: with the mean change of a
+perturbation, latent arithmetic. The *conditional* model starts at noise and is given the source cell.
 """
 
 from __future__ import annotations
@@ -21,35 +21,33 @@ from scldm.nn import MLP, ConditionEmbedder, VectorEmbedder
 
 from ._latent_diffusion import LatentDiffusion
 
-__all__ = ["SOURCE", "PerturbationDiffusion"]
+__all__ = ["SOURCE", "TransitionDiffusion"]
 
 SOURCE = "source"
-"""Name of the condition that the control cell is."""
+"""Name of the condition that the source cell is."""
 
 
-class PerturbationDiffusion(nn.Module):
-    """Two small models of perturbed cells given control cells.
-
-    Small, and trained for few steps: what they learn has to hold for contexts of which no perturbed
-    cell was seen, and there the mean change is the best guess until there is evidence for another.
+class TransitionDiffusion(nn.Module):
+    """Two models of target cells given source cells.
 
     Parameters
     ----------
-    embedder
-        Makes the module that embeds a perturbation, given a width.
+    embedders
+        By condition that the way depends on, what makes the module that embeds it, given a width.
     n_latent
         Number of latent dimensions, without the library size.
     width, depth, dropout_rate
-        Of the networks.
+        Of the networks. Small ones by default: where what they learn has to hold for contexts of
+        which no target was seen, the shift is the best guess until there is evidence for another.
     ema_decay
         Decay of the average of their weights.
 
     Attributes
     ----------
     flow
-        Starts at moved control cells.
+        Starts at moved source cells.
     conditional
-        Starts at noise, given the control cell.
+        Starts at noise, given the source cell.
 
     References
     ----------
@@ -60,7 +58,7 @@ class PerturbationDiffusion(nn.Module):
 
     def __init__(
         self,
-        embedder: Callable[[int], nn.Module],
+        embedders: Mapping[str, Callable[[int], nn.Module]],
         n_latent: int,
         width: int = 64,
         depth: int = 2,
@@ -70,7 +68,8 @@ class PerturbationDiffusion(nn.Module):
         super().__init__()
 
         def model(**others: nn.Module) -> LatentDiffusion:
-            conditions = ConditionEmbedder({"perturbation": embedder(width), **others}, width)
+            own = {name: embedder(width) for name, embedder in embedders.items()}
+            conditions = ConditionEmbedder({**own, **others}, width)
             network = MLP(n_latent + 1, conditions, depth, dropout_rate=dropout_rate)
             return LatentDiffusion(
                 network,
@@ -91,23 +90,23 @@ class PerturbationDiffusion(nn.Module):
             model.fit_standardisation(mean, variance, log_library)
 
     def loss(
-        self, perturbed: Tensor, control: Tensor, shift: Tensor, conditions: Mapping[str, Tensor]
+        self, target: Tensor, source: Tensor, shift: Tensor, conditions: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Return the losses of the two models, ``(n,)`` each.
 
         Parameters
         ----------
-        perturbed, control
+        target, source
             Standardised cells in pairs, ``(n, n_latent + 1)``.
         shift
-            Mean change of each pair's perturbation, in the same units.
+            What is known beforehand of each pair's change, in the same units.
         conditions
-            The encoded perturbation.
+            What the way depends on, encoded.
         """
-        given = {**conditions, SOURCE: control}
+        given = {**conditions, SOURCE: source}
         return (
-            self.flow.loss(perturbed, conditions, start=control + shift),
-            self.conditional.loss(perturbed, given),
+            self.flow.loss(target, conditions, start=source + shift),
+            self.conditional.loss(target, given),
         )
 
     def update_average(self) -> None:

@@ -1,0 +1,154 @@
+r"""Transport between two populations of cells: how likely each of one becomes each of the other.
+
+A plan :math:`P` of optimal transport is the least costly way to move one population onto the other,
+
+.. math:: \min_P \sum_{ij} P_{ij} \lVert x_i - y_j \rVert^2 - \epsilon H(P),
+          \qquad \sum_j P_{ij} = a_i, \quad \sum_i P_{ij} = b_j.
+
+Without the entropy :math:`H` cells go where they must; with it they spread, as cells do whose future is
+open. Cells that divide have more mass :math:`a_i` than others.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+
+import numpy as np
+import ot
+from numpy.typing import NDArray
+
+__all__ = [
+    "TRANSPORTS",
+    "EntropicTransport",
+    "ExactTransport",
+    "Transport",
+    "UnbalancedTransport",
+]
+
+Array = NDArray[np.float64]
+
+_SWEEPS = 2000
+_LARGEST_EXPONENT = 500.0
+
+
+class Transport(ABC):
+    """A rule that couples two populations."""
+
+    estimates_growth = False
+    """Whether row sums of its plans say how much cells grow, where nobody has said so."""
+
+    def plan(self, x: Array, y: Array, mass: Array | None = None) -> Array:
+        """Return the plan, ``(n, m)``, of sum 1.
+
+        Parameters
+        ----------
+        x, y
+            Cells of the earlier and the later population, ``(n, d)`` and ``(m, d)``.
+        mass
+            Relative numbers of descendants of the earlier cells, ``(n,)``; equal by default.
+
+        Raises
+        ------
+        RuntimeError
+            If the solver finds no plan.
+        """
+        a = np.full(len(x), 1 / len(x)) if mass is None else mass / mass.sum()
+        b = np.full(len(y), 1 / len(y))
+        cost = ot.dist(x, y)
+        plan = self._solve(a, b, cost / (cost.mean() or 1.0))
+        if not (np.isfinite(plan).all() and plan.sum() > 0):
+            raise RuntimeError(f"{type(self).__name__} found no plan; raise its `epsilon`.")
+        return plan / plan.sum()
+
+    @abstractmethod
+    def _solve(self, a: Array, b: Array, cost: Array) -> Array:
+        """Return the plan for marginals and costs of mean 1."""
+
+
+class ExactTransport(Transport):
+    """The least costly plan, without entropy."""
+
+    def _solve(self, a: Array, b: Array, cost: Array) -> Array:
+        return ot.emd(a, b, cost, numItermax=1_000_000)
+
+
+class EntropicTransport(Transport):
+    """A plan with entropy, that of a Schroedinger bridge.
+
+    Parameters
+    ----------
+    epsilon
+        Weight of the entropy, relative to the mean cost.
+
+    References
+    ----------
+    Cuturi (2013), *Sinkhorn distances*, NeurIPS; Leonard (2014), *A survey of the Schroedinger
+    problem and some of its connections with optimal transport*; Schiebinger et al. (2019), Cell
+    176:928 (on cells).
+    """
+
+    def __init__(self, epsilon: float = 0.05) -> None:
+        self.epsilon = _positive("epsilon", epsilon)
+
+    def _solve(self, a: Array, b: Array, cost: Array) -> Array:
+        # in logarithms, which are slower, where the kernel would underflow
+        method = "sinkhorn" if cost.max() < _LARGEST_EXPONENT * self.epsilon else "sinkhorn_log"
+        return ot.sinkhorn(
+            a, b, cost, self.epsilon, method, numItermax=_SWEEPS, stopThr=1e-4, warn=False
+        )
+
+
+class UnbalancedTransport(Transport):
+    """A plan with entropy whose earlier cells may count more or less than they were given.
+
+    The marginal of the earlier population is held by a Kullback-Leibler penalty only, so that cells
+    near the denser part of the later population get more descendants; that of the later one holds.
+
+    Parameters
+    ----------
+    epsilon
+        Weight of the entropy, relative to the mean cost.
+    slack
+        Weight of the penalty, relative to the mean cost: the smaller, the freer the masses.
+
+    References
+    ----------
+    Chizat et al. (2018), *Scaling algorithms for unbalanced optimal transport problems*, Mathematics
+    of Computation 87:2563.
+    """
+
+    estimates_growth = True
+
+    def __init__(self, epsilon: float = 0.05, slack: float = 0.5) -> None:
+        self.epsilon = _positive("epsilon", epsilon)
+        self.slack = _positive("slack", slack)
+
+    def _solve(self, a: Array, b: Array, cost: Array) -> Array:
+        with warnings.catch_warnings():
+            # says that the kernel underflowed, which the check of the plan says too
+            warnings.simplefilter("ignore")
+            return ot.unbalanced.sinkhorn_unbalanced(
+                a,
+                b,
+                cost,
+                self.epsilon,
+                (self.slack, float("inf")),
+                reg_type="entropy",
+                numItermax=_SWEEPS,
+                stopThr=1e-5,
+            )
+
+
+def _positive(name: str, value: float) -> float:
+    if not (np.isfinite(value) and value > 0):
+        raise ValueError(f"`{name}={value!r}` must be a number above 0.")
+    return float(value)
+
+
+TRANSPORTS: dict[str, type[Transport]] = {
+    "exact": ExactTransport,
+    "entropic": EntropicTransport,
+    "unbalanced": UnbalancedTransport,
+}
+"""Rules by name."""

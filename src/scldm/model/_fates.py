@@ -1,0 +1,486 @@
+"""What becomes of cells: probabilities of fates, where they part, and what drives them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from scipy import sparse
+from scipy.stats import norm, rankdata
+from scipy.stats import t as student
+from sklearn.neighbors import KNeighborsClassifier
+
+from scldm.diffusion import Sampler
+
+from ._blocks import resolved_seed
+from ._cells import Cells, encoded, selected
+from ._choices import positive
+from ._editing import deterministic
+from ._fields import shortened
+from ._timeline import Timeline
+from ._trajectory_methods import Rollout
+
+__all__ = ["BranchPoints", "FatesMixin"]
+
+_NEIGHBOURS = 15
+_STATISTICS = ("probability", "low", "high")
+_SURE = 0.8
+_CLOSE = 0.5
+_FEWEST_CELLS = 5
+_TARGET_SUM = 1e4
+
+
+@dataclass
+class BranchPoints:
+    """Where fates part.
+
+    Attributes
+    ----------
+    table
+        A row for each pair of fates, the earliest split first: ``first`` and ``second``; ``time``,
+        when the split begins, a fifth of the uncertainty between the two being gone; ``half`` and
+        ``end``, when half and four fifths are; ``entropy_before`` and ``entropy_after`` in bits.
+    curves
+        By pair and time point: mean ``entropy`` in bits of the choice between the two,
+        ``separation`` (how far the cells that lean to either are apart along the line between them,
+        in standard deviations, Ashman's D), and ``n_cells``.
+    genes
+        By pair, genes that differ between cells of the two fates at the first time point at which
+        half of the uncertainty is gone: ``log2_fold_change`` (second against first), ``auroc`` (chance that a cell of the
+        second has more), ``p_value`` and ``q_value`` (Mann-Whitney, Benjamini-Hochberg).
+    """
+
+    table: pd.DataFrame
+    curves: pd.DataFrame
+    genes: pd.DataFrame
+
+
+class FatesMixin:
+    """``fate_probabilities``, ``branch_points`` and ``driver_genes``."""
+
+    def fate_probabilities(
+        self,
+        adata: AnnData | None = None,
+        targets: str = "cell_type",
+        at: float | None = None,
+        *,
+        fates: Sequence[str] | None = None,
+        indices: Sequence[int] | None = None,
+        n_samples: int = 50,
+        level: float = 0.95,
+        seed: int | None = None,
+        sampler: str | Sampler = "heun",
+        steps: int | None = None,
+    ) -> pd.DataFrame:
+        """Return how likely cells are to become each of some kinds of cells.
+
+        Each cell is taken ``n_samples`` times to the time of the targets by stochastic rollouts, see
+        :meth:`predict_trajectory`; where it arrives, the nearest training cells of that time say what it
+        has become.
+
+        Parameters
+        ----------
+        adata
+            Registered cells; ``None`` takes the training data. Cells of the time of the targets or
+            later are where they are.
+        targets
+            Column of the training data's ``obs`` with the fates. Cells without a value do not count.
+        at
+            The time of the targets, the nearest of the model's time points; ``None`` is the last.
+        fates
+            Which values of that column are fates; ``None`` takes all that cells of that time have.
+        indices
+            Which cells; ``None`` takes all.
+        n_samples
+            Rollouts of each cell.
+        level
+            Level of the intervals.
+        seed, sampler, steps
+            As in :meth:`predict_trajectory`.
+
+        Returns
+        -------
+        One row for each cell. The columns are pairs: ``("probability", fate)``, which sum to 1 over
+        fates, and the ends ``("low", fate)`` and ``("high", fate)`` of Wilson's interval, which tells
+        the error by the number of rollouts, not that of the model. ``result["probability"]`` is a
+        table of fates that CellRank's ``Lineage`` takes.
+
+        Raises
+        ------
+        KeyError
+            If ``targets`` is not a column of ``obs``.
+        ValueError
+            If a fate is not known or has less than five cells, or a value is not allowed.
+        RuntimeError
+            If no trajectory is trained.
+        """
+        self._require("trajectory")
+        n_samples = positive("n_samples", n_samples)
+        if not 0 < level < 1:
+            raise ValueError(f"`level={level!r}` must be a number between 0 and 1.")
+        rule, n_steps = deterministic(sampler, steps, default=None)
+        cells = selected(self, adata, indices)
+        arrived = self._fate_classifier(targets, at, fates)
+        p = self._fates_of(cells, arrived, n_samples, resolved_seed(seed), rule, n_steps)
+        z = norm.ppf(0.5 + level / 2)
+        centre = (p + z**2 / (2 * n_samples)) / (1 + z**2 / n_samples)
+        half = np.sqrt(p * (1 - p) / n_samples + z**2 / (4 * n_samples**2)) * z
+        half /= 1 + z**2 / n_samples
+        parts = (p, np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1))
+        columns = pd.MultiIndex.from_product(
+            [_STATISTICS, arrived.names], names=["statistic", targets]
+        )
+        return pd.DataFrame(np.concatenate(parts, axis=1), index=cells.names, columns=columns)
+
+    def branch_points(
+        self,
+        targets: str = "cell_type",
+        at: float | None = None,
+        *,
+        fates: Sequence[str] | None = None,
+        n_samples: int = 50,
+        max_cells: int = 300,
+        seed: int | None = None,
+        sampler: str | Sampler = "heun",
+        steps: int | None = None,
+    ) -> BranchPoints:
+        """Find where fates part, and by which genes.
+
+        Parameters
+        ----------
+        targets, at, fates, n_samples, seed, sampler, steps
+            As in :meth:`fate_probabilities`.
+        max_cells
+            Training cells of each time point to look at, at most, drawn at random.
+
+        Returns
+        -------
+        Times, curves and genes for each pair of fates, see :class:`BranchPoints`.
+
+        Raises
+        ------
+        ValueError
+            If there are less than two fates, or as :meth:`fate_probabilities` says.
+        RuntimeError
+            If no trajectory is trained.
+        """
+        self._require("trajectory")
+        max_cells = positive("max_cells", max_cells)
+        rule, n_steps = deterministic(sampler, steps, default=None)
+        arrived = self._fate_classifier(targets, at, fates)
+        if len(arrived.names) < 2:
+            raise ValueError(f"`targets={targets!r}` has one fate, {arrived.names}; two part.")
+        seed = resolved_seed(seed)
+        cells = self._some_of_each_time(max_cells, np.random.default_rng(seed))
+        p = self._fates_of(cells, arrived, positive("n_samples", n_samples), seed, rule, n_steps)
+        line = Timeline(np.asarray(self.trajectory_["knots"], dtype=float))
+        knot = line.of(cells.frame[self._time_condition().name].to_numpy(float))
+        x = self._standardised(cells)
+        expression = _log_normalised(self._counts_of(cells))
+        curves, rows, genes = [], [], []
+        for i, j in itertools.combinations(range(len(arrived.names)), 2):
+            pair = {"first": arrived.names[i], "second": arrived.names[j]}
+            curve = _curve(p[:, [i, j]], knot, x, line.knots[: arrived.knot + 1])
+            curves.append(curve.assign(**pair))
+            row = _crossings(curve)
+            rows.append({**pair, **row})
+            after = knot == int(np.searchsorted(line.knots, row["half"], side="left"))
+            sides = [after & (p[:, k] > _SURE) for k in (i, j)]
+            genes.append(_differing(expression, *sides, self.var_names).assign(**pair))
+        table = pd.DataFrame(rows).sort_values("time", ignore_index=True)
+        ends = ["first", "second"]
+        return BranchPoints(
+            table,
+            pd.concat(curves, ignore_index=True).set_index(ends),
+            pd.concat(genes).set_index(ends, append=True).swaplevel(0, 2).swaplevel(0, 1),
+        )
+
+    def driver_genes(
+        self,
+        fates: pd.DataFrame,
+        adata: AnnData | None = None,
+    ) -> pd.DataFrame:
+        """Return how the expression of genes goes with the probabilities of fates.
+
+        Parameters
+        ----------
+        fates
+            From :meth:`fate_probabilities`, of cells of any times.
+        adata
+            Registered data that have these cells; ``None`` takes the training data.
+
+        Returns
+        -------
+        For each fate and gene the ``correlation`` of log-normalised expression with the fate's
+        probability over cells, its ``p_value`` (Student's t) and ``q_value``
+        (Benjamini-Hochberg over genes), the highest first within a fate.
+
+        Raises
+        ------
+        KeyError
+            If cells of ``fates`` are not in the data.
+        ValueError
+            If there are less than three cells.
+
+        References
+        ----------
+        Lange et al. (2022), *CellRank for directed single-cell fate mapping*, Nature Methods 19:159.
+        """
+        everything = selected(self, adata, None)
+        places = everything.names.get_indexer(fates.index)
+        if (places < 0).any():
+            missing = fates.index[places < 0]
+            raise KeyError(f"`fates` has cells that are not in the data: {shortened(missing)}.")
+        if len(places) < 3:
+            raise ValueError(f"`fates` has {len(places)} cells; correlations need three or more.")
+        x = _log_normalised(self._counts_of(everything.at(places)))
+        parts = []
+        for fate in fates["probability"]:
+            r = _correlation(x, fates["probability", fate].to_numpy(float))
+            df = len(places) - 2
+            statistic = r * np.sqrt(df / np.maximum(1 - r**2, 1e-12))
+            p_value = 2 * student.sf(np.abs(statistic), df)
+            table = pd.DataFrame(
+                {"correlation": r, "p_value": p_value, "q_value": _q_values(p_value)},
+                index=pd.MultiIndex.from_product([[fate], self.var_names], names=["fate", "gene"]),
+            )
+            parts.append(table.sort_values("correlation", ascending=False))
+        return pd.concat(parts)
+
+    def _fate_classifier(
+        self, targets: str, at: float | None, fates: Sequence[str] | None
+    ) -> _Fates:
+        adata = self._adata_manager_or_raise().adata
+        if targets not in adata.obs:
+            raise KeyError(
+                f"`targets={targets!r}` is not a column of the training data's `obs`. Known: "
+                f"{list(adata.obs)}."
+            )
+        line = Timeline(np.asarray(self.trajectory_["knots"], dtype=float))
+        when = line.knots[-1] if at is None else float(at)
+        if not line.knots[0] < when <= line.knots[-1]:
+            raise ValueError(
+                f"`at={at!r}` must lie after {line.knots[0]:g} and not after {line.knots[-1]:g}, the "
+                "first and the last time."
+            )
+        knot = int(line.of(np.array([when]))[0])
+        everything = selected(self, adata, None)
+        time = everything.frame[self._time_condition().name].to_numpy(float)
+        labels = adata.obs[targets]
+        here = (line.of(time) == knot) & labels.notna().to_numpy()
+        known = sorted(labels[here].astype(str).unique())
+        chosen = known if fates is None else [str(fate) for fate in fates]
+        if unknown := [fate for fate in chosen if fate not in known]:
+            raise ValueError(
+                f"`fates` has {unknown}, which no training cell of time {line.knots[knot]:g} is. "
+                f"Known: {shortened(known)}."
+            )
+        text = labels.astype(str).to_numpy()
+        here &= np.isin(text, chosen)
+        number = pd.Series(text[here]).value_counts()
+        few = [fate for fate in chosen if number.get(fate, 0) < _FEWEST_CELLS]
+        if few and fates is not None:
+            raise ValueError(
+                f"`fates` has {few}, of which there are less than {_FEWEST_CELLS} cells."
+            )
+        chosen = [fate for fate in chosen if fate not in few]
+        here &= np.isin(text, chosen)
+        if not here.any():
+            raise ValueError(
+                f"No fate of `targets={targets!r}` has {_FEWEST_CELLS} training cells of time "
+                f"{line.knots[knot]:g}."
+            )
+        x = self._standardised(everything.at(np.flatnonzero(here)))
+        model = KNeighborsClassifier(min(_NEIGHBOURS, int(here.sum()))).fit(x, text[here])
+        return _Fates([str(name) for name in model.classes_], knot, model)
+
+    def _fates_of(
+        self, cells: Cells, arrived: _Fates, n_samples: int, seed: int, rule: Sampler, steps: Any
+    ) -> np.ndarray:
+        """Return the probability of each fate, ``(n_cells, n_fates)``."""
+        line = Timeline(np.asarray(self.trajectory_["knots"], dtype=float))
+        knot = line.of(cells.frame[self._time_condition().name].to_numpy(float))
+        p = np.empty((len(knot), len(arrived.names)))
+        there = knot >= arrived.knot
+        if there.any():
+            p[there] = arrived.votes(self._standardised(cells.at(np.flatnonzero(there))))
+        if not there.all():
+            earlier = cells.at(np.flatnonzero(~there))
+            end = self._ends_of_rollouts(earlier, arrived.knot, n_samples, seed, rule, steps)
+            votes = arrived.votes(end)
+            p[~there] = votes.reshape(len(earlier.rows), n_samples, -1).mean(axis=1)
+        return p
+
+    def _ends_of_rollouts(
+        self, cells: Cells, knot: int, n_samples: int, seed: int, rule: Sampler, steps: Any
+    ) -> np.ndarray:
+        """Return where cells arrive, ``(n_cells * n_samples, n_latent)``, cell by cell."""
+        when = np.asarray(self.trajectory_["knots"], dtype=float)[[knot]]
+        job = self._trajectory_job(cells, when, n_samples, seed, rule, steps)
+        ends = torch.from_numpy(Rollout().paths(job)[:, 0]).to(self.device)
+        x = self.module.trajectory.flow.standardise(ends[:, :-1], ends[:, -1:])
+        return x[:, :-1].cpu().double().numpy()
+
+    def _standardised(self, cells: Cells) -> np.ndarray:
+        """Return posterior means of latents as trajectories see them, ``(n, n_latent)``."""
+        latents = encoded(self, cells)
+        flow = self.module.trajectory.flow
+        z = flow.standardise(latents.mean.to(self.device), latents.log_library.to(self.device))
+        return z[:, :-1].cpu().double().numpy()
+
+    def _some_of_each_time(self, most: int, rng: np.random.Generator) -> Cells:
+        """Return training cells, at most so many of each time point."""
+        everything = selected(self, None, None)
+        places = self._split_of(everything.adata)[0]
+        line = Timeline(np.asarray(self.trajectory_["knots"], dtype=float))
+        time = everything.frame[self._time_condition().name].to_numpy(float)[places]
+        order = rng.permutation(len(places))
+        rank = pd.Series(line.of(time)[order]).groupby(line.of(time)[order]).cumcount()
+        return everything.at(np.sort(places[order[rank.to_numpy() < most]]))
+
+    def _counts_of(self, cells: Cells) -> Any:
+        counts = self.get_anndata_manager(cells.adata, required=True).get_from_registry("X")
+        return counts[cells.rows]
+
+
+@dataclass
+class _Fates:
+    """Says what cells of one time are.
+
+    Parameters
+    ----------
+    names
+        The fates.
+    knot
+        The time point.
+    classifier
+        Fitted on latents of training cells.
+    """
+
+    names: list[str]
+    knot: int
+    classifier: KNeighborsClassifier
+
+    def votes(self, x: np.ndarray) -> np.ndarray:
+        """Return shares of neighbours by fate, ``(n, n_fates)``."""
+        return self.classifier.predict_proba(x)
+
+
+def _curve(p: np.ndarray, knot: np.ndarray, x: np.ndarray, knots: np.ndarray) -> pd.DataFrame:
+    """Return entropy and separation of two fates at each time point.
+
+    Cells that are likely to be of neither count for nothing.
+    """
+    total = p.sum(axis=1)
+    share = p[:, 1] / np.maximum(total, 1e-12)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = -(share * np.log2(share) + (1 - share) * np.log2(1 - share))
+    entropy = np.nan_to_num(entropy)
+    rows = []
+    for k, time in enumerate(knots):
+        here = (knot == k) & (total > _CLOSE)
+        known = here.sum() >= _FEWEST_CELLS
+        rows.append(
+            {
+                "time": time,
+                "entropy": np.average(entropy[here], weights=total[here]) if known else np.nan,
+                "separation": _separation(x[here], share[here]) if known else np.nan,
+                "n_cells": int(here.sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _separation(x: np.ndarray, share: np.ndarray) -> float:
+    """Return Ashman's D between cells that lean to either side, along the line between them."""
+    sides = [x[share < 0.5], x[share >= 0.5]]
+    if min(map(len, sides)) < _FEWEST_CELLS:
+        return np.nan
+    line = sides[1].mean(axis=0) - sides[0].mean(axis=0)
+    first, second = (side @ line for side in sides)
+    spread = np.sqrt((first.var() + second.var()) / 2)
+    return float(abs(second.mean() - first.mean()) / max(spread, 1e-12))
+
+
+def _crossings(curve: pd.DataFrame) -> dict[str, float]:
+    """Return when shares of the entropy that two fates lose are gone."""
+    known = curve.dropna(subset="entropy")
+    if len(known) < 2:
+        nothing = ("time", "half", "end", "entropy_before", "entropy_after")
+        return dict.fromkeys(nothing, np.nan)
+    time, entropy = known["time"].to_numpy(), known["entropy"].to_numpy()
+    # from the last time at which it was highest on
+    falling = np.minimum.accumulate(entropy)
+    top, end = falling[0], falling[-1]
+
+    def when(gone: float) -> float:
+        below = np.flatnonzero(falling <= top - gone * (top - end))
+        k = max(int(below[0]), 1)
+        rise = falling[k - 1] - falling[k]
+        share = (falling[k - 1] - (top - gone * (top - end))) / rise if rise > 0 else 1.0
+        return float(time[k - 1] + share * (time[k] - time[k - 1]))
+
+    return {
+        "time": when(0.2),
+        "half": when(0.5),
+        "end": when(0.8),
+        "entropy_before": float(top),
+        "entropy_after": float(end),
+    }
+
+
+def _differing(
+    x: np.ndarray, first: np.ndarray, second: np.ndarray, names: pd.Index
+) -> pd.DataFrame:
+    """Return genes that differ between two sets of cells, the most telling first."""
+    columns = ["log2_fold_change", "auroc", "p_value", "q_value"]
+    n, m = int(first.sum()), int(second.sum())
+    if min(n, m) < _FEWEST_CELLS:
+        return pd.DataFrame(columns=columns, index=pd.Index([], name="gene"), dtype=float)
+    a, b = x[first], x[second]
+    ranks = rankdata(np.concatenate([a, b]), axis=0)
+    auroc = (ranks[n:].sum(axis=0) - m * (m + 1) / 2) / (n * m)
+    ties = np.array([(np.unique(g, return_counts=True)[1] ** 3).sum() for g in ranks.T])
+    total = n + m
+    variance = n * m / 12 * (total + 1 - (ties - total) / (total * (total - 1)))
+    z = (auroc - 0.5) * n * m / np.sqrt(np.maximum(variance, 1e-12))
+    p_value = 2 * norm.sf(np.abs(z))
+    means = [np.expm1(part).mean(axis=0) + 1 for part in (a, b)]
+    table = pd.DataFrame(
+        {
+            "log2_fold_change": np.log2(means[1] / means[0]),
+            "auroc": auroc,
+            "p_value": p_value,
+            "q_value": _q_values(p_value),
+        },
+        index=names.rename("gene"),
+    )
+    return table.iloc[np.argsort(-np.abs(auroc - 0.5), kind="stable")]
+
+
+def _q_values(p: np.ndarray) -> np.ndarray:
+    """Return the least false discovery rates at which each would be called (Benjamini-Hochberg)."""
+    order = np.argsort(p)
+    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
+    q = np.empty_like(p)
+    q[order] = np.minimum.accumulate(scaled[::-1])[::-1].clip(max=1)
+    return q
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return Pearson's correlation of each column with y, 0 where either does not vary."""
+    x, y = x - x.mean(axis=0), y - y.mean()
+    size = np.sqrt(np.square(x).sum(axis=0) * np.square(y).sum())
+    return np.divide(x.T @ y, size, out=np.zeros(x.shape[1]), where=size > 0)
+
+
+def _log_normalised(counts: Any) -> np.ndarray:
+    dense = counts.toarray() if sparse.issparse(counts) else np.asarray(counts)
+    sizes = np.maximum(dense.sum(axis=1, keepdims=True), 1)
+    return np.log1p(dense / sizes * _TARGET_SUM).astype(np.float64)

@@ -1,0 +1,270 @@
+"""The times of a trajectory, and pairs of cells of neighbouring times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import beta as beta_distribution
+
+from scldm.diffusion import Transport
+from scldm.metrics import energy_distance
+
+from ._fields import shortened
+
+__all__ = [
+    "CLOCKS",
+    "Population",
+    "Timeline",
+    "clock_shares",
+    "coupled",
+    "fitted_clock",
+    "grouped",
+]
+
+_MOST_KNOTS, _QUANTILES = 20, 10
+_FEWEST_CELLS = 5
+_MOST_CELLS = 2000
+_MOST_ROUNDS = 10
+_DRAWN = 1000
+
+CLOCKS = (4.0, 16.0, 64.0)
+"""How well cells may keep time, see :func:`clock_shares`."""
+_USUAL_CLOCK = 4.0
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The knots of time between which trajectories are learned.
+
+    Parameters
+    ----------
+    knots
+        Times in rising order, ``(k,)``. A cell belongs to the nearest.
+    """
+
+    knots: np.ndarray
+
+    @classmethod
+    def fit(cls, times: np.ndarray, given: Sequence[float] | None = None) -> Timeline:
+        """Take the times that cells have; where they are many, means of ten quantiles.
+
+        Parameters
+        ----------
+        times
+            The time of each cell.
+        given
+            Knots that the user chose.
+
+        Raises
+        ------
+        ValueError
+            If there is but one time, or a knot has less than five cells.
+        """
+        knots = np.unique(times if given is None else np.asarray(given, dtype=float))
+        if given is None and len(knots) > _MOST_KNOTS:
+            edges = np.unique(np.quantile(times, np.linspace(0, 1, _QUANTILES + 1)))
+            part = np.clip(np.searchsorted(edges, times, side="right") - 1, 0, len(edges) - 2)
+            knots = np.unique([times[part == i].mean() for i in np.unique(part)])
+        if len(knots) < 2 or not np.isfinite(knots).all():
+            name = "`time_points`" if given is not None else "The registered time"
+            raise ValueError(
+                f"{name} has {shortened(knots.tolist())}; a trajectory needs two or more times."
+            )
+        line = cls(knots)
+        cells = np.bincount(line.of(times), minlength=len(knots))
+        if (cells < _FEWEST_CELLS).any():
+            few = {
+                float(t): int(n) for t, n in zip(knots, cells, strict=True) if n < _FEWEST_CELLS
+            }
+            raise ValueError(
+                f"Times {few} (with their numbers of training cells) have less than "
+                f"{_FEWEST_CELLS} cells to learn from. Leave them out or join them by "
+                "`time_points`."
+            )
+        return line
+
+    def of(self, times: np.ndarray) -> np.ndarray:
+        """Return the knot of each time, by number."""
+        return np.searchsorted((self.knots[1:] + self.knots[:-1]) / 2, times, side="right")
+
+    def interval(self, time: float) -> tuple[int, float]:
+        """Return the interval of a time and the share of it that has passed.
+
+        From 0 up to the number of intervals - 1; past the last knot the share is above 1.
+        """
+        last = len(self.knots) - 2
+        before = int(np.clip(np.searchsorted(self.knots, time, side="right") - 1, 0, last))
+        start, end = self.knots[before : before + 2]
+        return before, float((time - start) / (end - start))
+
+
+@dataclass
+class Population:
+    """Cells of a trajectory.
+
+    Parameters
+    ----------
+    x
+        Standardised posterior means, ``(n, n_latent)``.
+    knot
+        The knot of each.
+    group
+        Cells are paired within groups only.
+    growth
+        Growth rates per unit of time; NaN where they are not known.
+    """
+
+    x: np.ndarray
+    knot: np.ndarray
+    group: np.ndarray
+    growth: np.ndarray
+
+
+def coupled(
+    cells: Population, line: Timeline, rule: Transport, n_pairs: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw pairs of cells of neighbouring knots.
+
+    Every cell of the earlier knot comes up as often as any other: its descendants are what the
+    plan says of it, however many they are.
+
+    Parameters
+    ----------
+    cells, line, rule
+        The cells, their times, and how to couple them.
+    n_pairs
+        Pairs of each interval.
+    rng
+        Source of all that is random.
+
+    Returns
+    -------
+    Places of the pairs, ``(n, 2)``; the interval of each; and the log growth of each cell over the
+    interval that follows its knot, NaN where unknown.
+    """
+    pairs, intervals = [], []
+    log_growth = np.full(len(cells.x), np.nan)
+    for before, length in enumerate(np.diff(line.knots)):
+        # scatter the pairs of an interval over groups by their cells
+        early = np.flatnonzero(cells.knot == before)
+        later = np.flatnonzero(cells.knot == before + 1)
+        shared = np.intersect1d(cells.group[early], cells.group[later])
+        early = early[np.isin(cells.group[early], shared)]
+        if not len(early):
+            raise ValueError(
+                f"No group of cells has both time {line.knots[before]:g} and time "
+                f"{line.knots[before + 1]:g}. Couple within fewer conditions."
+            )
+        for group in shared:
+            sides = [side[cells.group[side] == group] for side in (early, later)]
+            n = max(1, round(n_pairs * len(sides[0]) / len(early)))
+            drawn, grown = _pairs_of(cells, sides, length, rule, n, rng)
+            pairs.append(drawn)
+            intervals.append(np.full(len(drawn), before))
+            log_growth[sides[0]] = grown
+    return np.concatenate(pairs), np.concatenate(intervals), log_growth
+
+
+def _pairs_of(
+    cells: Population,
+    sides: Sequence[np.ndarray],
+    length: float,
+    rule: Transport,
+    n_pairs: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw pairs of one interval and group, in rounds of at most 2,000 cells a side."""
+    rounds = min(_MOST_ROUNDS, -(-max(map(len, sides)) // _MOST_CELLS))
+    pairs, total = [], np.zeros(len(cells.x))
+    seen = np.zeros(len(cells.x))
+    for _ in range(rounds):
+        early, later = (
+            side if len(side) <= _MOST_CELLS else rng.choice(side, _MOST_CELLS, replace=False)
+            for side in sides
+        )
+        growth = cells.growth[early] * length
+        known = np.isfinite(growth).all()
+        plan = rule.plan(
+            cells.x[early], cells.x[later], np.exp(growth - growth.max()) if known else None
+        )
+        mass = plan.sum(axis=1)
+        if known or rule.estimates_growth:
+            total[early] += mass / mass.mean()
+            seen[early] += 1
+        rows = rng.choice(np.flatnonzero(mass > 0), -(-n_pairs // rounds))
+        steps = plan[rows].cumsum(axis=1)
+        at = (rng.random((len(rows), 1)) * steps[:, -1:] >= steps).sum(axis=1)
+        pairs.append(np.stack([early[rows], later[np.minimum(at, len(later) - 1)]], axis=1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        log_growth = np.log(total[sides[0]] / seen[sides[0]])
+    return np.concatenate(pairs), log_growth
+
+
+def clock_shares(share: np.ndarray | float, clock: float, quantile: np.ndarray) -> np.ndarray:
+    r"""Return how far cells have come at a share of the time between two knots.
+
+    Cells do not keep the same time. The way that one has gone is drawn from
+    :math:`\mathrm{Beta}(\kappa s, \kappa (1 - s))`, whose mean is the share s: at small
+    :math:`\kappa` cells have either gone all of it or not begun, at large ones all are on time.
+
+    Parameters
+    ----------
+    share
+        Share of the time, 0 to 1.
+    clock
+        The clock :math:`\kappa`; infinite where all are on time.
+    quantile
+        Where in that distribution each cell is; a cell that keeps its quantile never turns back.
+    """
+    share = np.clip(share, 1e-9, 1 - 1e-9)
+    if np.isinf(clock):
+        return np.full(np.shape(quantile), share)
+    return beta_distribution.ppf(quantile, clock * share, clock * (1 - share))
+
+
+def fitted_clock(
+    cells: Population, line: Timeline, rule: Transport, rng: np.random.Generator
+) -> float:
+    """Choose the clock by leaving out each inner knot in turn and predicting it from its neighbours.
+
+    Where there is none, 4.
+
+    Parameters
+    ----------
+    cells, line, rule, rng
+        As in :func:`coupled`.
+    """
+    errors = []
+    for knot in range(1, len(line.knots) - 1):
+        outer = np.isin(cells.knot, (knot - 1, knot + 1))
+        truth = cells.x[cells.knot == knot]
+        around = Population(
+            cells.x[outer], np.where(cells.knot[outer] < knot, 0, 1), cells.group[outer],
+            cells.growth[outer],
+        )  # fmt: skip
+        wide = Timeline(line.knots[[knot - 1, knot + 1]])
+        if (
+            len(np.intersect1d(around.group[around.knot == 0], around.group[around.knot == 1]))
+            == 0
+        ):
+            continue
+        pairs = coupled(around, wide, rule, _DRAWN, rng)[0]
+        start, end = around.x[pairs[:, 0]], around.x[pairs[:, 1]]
+        _, share = wide.interval(line.knots[knot])
+        quantile = rng.random(len(pairs))
+        row = []
+        for clock in CLOCKS:
+            gone = clock_shares(share, clock, quantile)[:, None]
+            row.append(energy_distance((1 - gone) * start + gone * end, truth))
+        errors.append(row)
+    return CLOCKS[int(np.mean(errors, axis=0).argmin())] if errors else _USUAL_CLOCK
+
+
+def grouped(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    """Return the group of each cell, one for all where there are no columns."""
+    if not columns:
+        return np.zeros(len(frame), dtype=int)
+    return frame.groupby(list(columns), observed=True, dropna=False).ngroup().to_numpy()

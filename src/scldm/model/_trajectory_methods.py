@@ -1,0 +1,260 @@
+"""Ways to take cells through time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scldm.diffusion import Sampler
+from scldm.module import SOURCE
+from scldm.train import Latents
+
+from ._blocks import BLOCK_SIZE, Stream, blocks, generator
+from ._choices import weight
+from ._order import Guidance, Order, name_of
+from ._request import Request
+from ._timeline import Timeline, clock_shares
+
+__all__ = [
+    "INTERVAL",
+    "TRAJECTORY_METHODS",
+    "FlowThroughTime",
+    "Marginal",
+    "Rollout",
+    "TrajectoryJob",
+    "TrajectoryMethod",
+]
+
+INTERVAL = "interval"
+"""Name of the condition that the two times of a step are."""
+
+
+@dataclass
+class TrajectoryJob:
+    """Cells, and the times to take them to.
+
+    Parameters
+    ----------
+    model
+        The model.
+    cells
+        The cells.
+    knot
+        The knot of time that each starts at.
+    source
+        For each path, the place of its cell.
+    times
+        Times to report, ``(n_times,)``.
+    line
+        The knots of time.
+    clock
+        How well cells keep time.
+    conditions
+        Encoded conditions of the cells that the way depends on.
+    request
+        The conditions of what comes out, for each path and time, paths first.
+    seed, sampler, steps
+        How to sample.
+    """
+
+    model: Any
+    cells: Latents
+    knot: np.ndarray
+    source: np.ndarray
+    times: np.ndarray
+    line: Timeline
+    clock: float
+    conditions: Mapping[str, Tensor]
+    request: Request
+    seed: int
+    sampler: Sampler
+    steps: int | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where to compute."""
+        return self.model.device
+
+    def stream(self, block: int) -> torch.Generator:
+        """Return the source of all that is random on the way of a block of paths."""
+        return generator(self.device, self.seed, Stream.LATENT, block)
+
+    def start(self, block: int, rows: np.ndarray) -> Tensor:
+        """Return the cells that a block of paths starts from, drawn from their posteriors."""
+        cells = self.cells[self.source[rows]]
+        mean, log_library = cells.mean.to(self.device), cells.log_library.to(self.device)
+        source = generator(self.device, self.seed, Stream.POSTERIOR, block)
+        noise = torch.randn(mean.shape, generator=source, device=self.device)
+        z = mean + cells.variance.to(self.device).sqrt() * noise
+        return self.model.module.trajectory.flow.standardise(z, log_library)
+
+    def given(self, rows: np.ndarray, before: int) -> dict[str, Tensor]:
+        """Return what the way over an interval depends on, for a block of paths."""
+        at = torch.from_numpy(self.source[rows])
+        given = {name: value[at].to(self.device) for name, value in self.conditions.items()}
+        ends = self.model._encoded_interval(self.line, np.array([before]))
+        given[INTERVAL] = torch.from_numpy(ends).to(self.device).expand(len(rows), -1)
+        return given
+
+    def put_together(self, x: Tensor) -> Tensor:
+        """Return standardised cells as allowed latents and log library sizes in one array."""
+        z, log_library = self.model.module.trajectory.flow.unstandardise(x)
+        return torch.cat([self.model.module.autoencoder.allowed(z), log_library], dim=1)
+
+
+class TrajectoryMethod(ABC):
+    """A way through time."""
+
+    stage: ClassVar[str] = "trajectory"
+    """The stage of training that it needs."""
+
+    @torch.inference_mode()
+    def paths(self, job: TrajectoryJob) -> np.ndarray:
+        """Return where cells are, ``(n_paths, n_times, n_latent + 1)``, sizes in the last column.
+
+        Blocks of 256 paths have random streams of their own, so that results depend on nothing but
+        the seed.
+        """
+        n_dims = job.cells.mean.shape[1] + 1
+        found = np.empty((len(job.source), len(job.times), n_dims), dtype=np.float32)
+        for block, rows, padded in blocks(len(job.source)):
+            path = self.block(job, block, padded)
+            found[rows] = path[: rows.stop - rows.start].cpu().numpy()
+        return found
+
+    @abstractmethod
+    def block(self, job: TrajectoryJob, block: int, rows: np.ndarray) -> Tensor:
+        """Return the paths of one whole block, ``(256, n_times, n_latent + 1)``."""
+
+    def record(self, job: TrajectoryJob) -> dict[str, Any]:
+        """Return what of the job's settings it used, to be kept with the cells."""
+        used = {"sampler": name_of(job.sampler)}
+        return used if job.steps is None else {**used, "steps": job.steps}
+
+
+class _Stepwise(TrajectoryMethod):
+    """From knot to knot, and on the straight line in between.
+
+    Parameters
+    ----------
+    clock
+        How well cells keep time between knots, see :func:`scldm.model.clock_shares`; ``None`` takes what
+        fits the data.
+    noise
+        Standard deviation, in standardised latents, of a Brownian bridge between knots, half-way
+        twice that of its mean over the interval; 0 is none.
+    """
+
+    def __init__(self, clock: float | None = None, noise: float = 0.0) -> None:
+        self.clock = clock
+        self.noise = weight("noise", noise)
+
+    def block(self, job: TrajectoryJob, block: int, rows: np.ndarray) -> Tensor:
+        stream = job.stream(block)
+        x = job.start(block, rows)
+        knot = torch.from_numpy(job.knot[job.source[rows]]).to(x.device).unsqueeze(1)
+        where = [job.line.interval(time) for time in job.times]
+        path = x.unsqueeze(1).repeat(1, len(where), 1)
+        # whoever starts at the last knot has gone no interval that could be carried on
+        came_from = x
+        for before in range(max(interval for interval, _ in where) + 1):
+            shape = (BLOCK_SIZE, x.shape[1])
+            drawn = torch.randn(shape, generator=stream, device=x.device)
+            bridge = torch.randn(shape, generator=stream, device=x.device)
+            quantile = torch.rand(shape[0], 1, generator=stream, device=x.device)
+            if not (knot <= before).any():
+                continue
+            after = self.step(job, x, drawn, job.given(rows, before), stream)
+            for i, (interval, share) in enumerate(where):
+                if interval == before:
+                    here = self.between(job, x, after, share, quantile, bridge)
+                    path[:, i] = torch.where(knot <= before, here, path[:, i])
+            came_from = torch.where(knot <= before, x, came_from)
+            x = torch.where(knot <= before, after, x)
+        return job.put_together(path.flatten(0, 1)).unflatten(0, path.shape[:2])
+
+    @abstractmethod
+    def step(
+        self,
+        job: TrajectoryJob,
+        x: Tensor,
+        noise: Tensor,
+        given: Mapping[str, Tensor],
+        stream: torch.Generator,
+    ) -> Tensor:
+        """Return cells one knot later."""
+
+    def between(
+        self,
+        job: TrajectoryJob,
+        x: Tensor,
+        after: Tensor,
+        share: float,
+        quantile: Tensor,
+        bridge: Tensor,
+    ) -> Tensor:
+        """Return cells at a share of the way; past the last knot they stay as they were there."""
+        if share >= 1:
+            return after
+        if share <= 0:
+            return x
+        clock = job.clock if self.clock is None else self.clock
+        gone = clock_shares(share, clock, quantile.cpu().double().numpy())
+        way = torch.from_numpy(gone).to(x)
+        return x + way * (after - x) + self.noise * (share * (1 - share)) ** 0.5 * bridge
+
+
+class Rollout(_Stepwise):
+    """Diffusion of the next state given the present one, knot by knot."""
+
+    def step(self, job, x, noise, given, stream):
+        model = job.model.module.trajectory.conditional
+        return job.sampler.sample(model.averaged, noise, job.steps, {**given, SOURCE: x}, stream)
+
+
+class FlowThroughTime(_Stepwise):
+    """A flow from knot to knot: what a cell becomes is decided by where it is.
+
+    Parameters
+    ----------
+    clock
+        As for rollouts, but all cells keep time by default.
+    noise
+        As for rollouts.
+    """
+
+    def __init__(self, clock: float | None = None, noise: float = 0.0) -> None:
+        super().__init__(np.inf if clock is None else clock, noise)
+
+    def step(self, job, x, noise, given, stream):
+        model = job.model.module.trajectory.flow
+        return job.sampler.sample(model.averaged, x, job.steps, given, stream)
+
+
+class Marginal(TrajectoryMethod):
+    """New cells of each time, from noise, with the other conditions of the cell; not its future."""
+
+    stage = "diffusion"
+
+    def block(self, job: TrajectoryJob, block: int, rows: np.ndarray) -> Tensor:
+        order = Order(job.request, job.seed, job.sampler, job.steps, Guidance())
+        parts = []
+        for i in range(len(job.times)):
+            at = rows * len(job.times) + i
+            z, log_library = job.model._sample_block(order, block * len(job.times) + i, at)
+            parts.append(torch.cat([z, log_library], dim=1))
+        return torch.stack(parts, dim=1)
+
+
+TRAJECTORY_METHODS: dict[str, TrajectoryMethod] = {
+    "rollout": Rollout(),
+    "flow": FlowThroughTime(),
+    "marginal": Marginal(),
+}
+"""Methods by name."""

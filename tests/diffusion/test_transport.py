@@ -1,0 +1,80 @@
+"""Transport plans against closed forms and against each other."""
+
+import numpy as np
+import pytest
+
+from scldm.diffusion import TRANSPORTS, EntropicTransport, ExactTransport, UnbalancedTransport
+
+
+@pytest.fixture(scope="module")
+def points():
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((60, 3)), rng.standard_normal((50, 3)) + 1
+
+
+@pytest.mark.parametrize("name", TRANSPORTS)
+def test_later_marginal_holds(name, points):
+    plan = TRANSPORTS[name]().plan(*points)
+    assert plan.shape == (60, 50) and plan.min() >= 0
+    np.testing.assert_allclose(plan.sum(axis=0), 1 / 50, atol=1e-4)
+
+
+@pytest.mark.parametrize("rule", [ExactTransport(), EntropicTransport()])
+def test_masses_are_those_given(rule, points):
+    mass = np.linspace(1, 3, 60)
+    plan = rule.plan(*points, mass)
+    np.testing.assert_allclose(plan.sum(axis=1), mass / mass.sum(), atol=1e-4)
+
+
+def test_exact_transport_sorts_points_on_a_line():
+    rng = np.random.default_rng(1)
+    x, y = rng.standard_normal((30, 1)), rng.standard_normal((30, 1))
+    plan = ExactTransport().plan(x, y)
+    expected = np.zeros((30, 30))
+    expected[np.argsort(x[:, 0]), np.argsort(y[:, 0])] = 1 / 30
+    np.testing.assert_allclose(plan, expected, atol=1e-12)
+
+
+def test_small_entropy_is_nearly_exact_and_large_is_nearly_independent(points):
+    def cost(plan):
+        return (plan * np.square(points[0][:, None] - points[1]).sum(axis=2)).sum()
+
+    exact = cost(ExactTransport().plan(*points))
+    assert cost(EntropicTransport(0.002).plan(*points)) == pytest.approx(exact, rel=0.02)
+    assert exact < cost(EntropicTransport(0.1).plan(*points))
+    np.testing.assert_allclose(EntropicTransport(100.0).plan(*points), 1 / 3000, rtol=0.1)
+
+
+def test_shifting_a_population_changes_nothing(points):
+    x, y = points
+    plan = EntropicTransport(0.5).plan(x, y)
+
+    # costs are relative to their mean, which a shift changes
+    def ratio(y):
+        return np.square(x[:, None] - y).sum(axis=2).mean()
+
+    moved = EntropicTransport(0.5 * ratio(y) / ratio(y + 2)).plan(x, y + 2)
+    np.testing.assert_allclose(plan, moved, atol=1e-6)
+
+
+def test_unbalanced_transport_finds_what_has_grown():
+    rng = np.random.default_rng(2)
+    x = np.repeat([[-5.0], [5.0]], 50, axis=0) + 0.3 * rng.standard_normal((100, 1))
+    y = np.concatenate([x[:25], np.repeat(x[50:], 3, axis=0)[:75]])
+    rows = UnbalancedTransport(slack=0.1).plan(x, y).sum(axis=1)
+    assert UnbalancedTransport.estimates_growth
+    assert rows[50:].sum() == pytest.approx(0.75, abs=0.02)
+    assert ExactTransport().plan(x, y).sum(axis=1)[50:].sum() == pytest.approx(0.5)
+
+
+def test_one_place_is_no_obstacle():
+    plan = EntropicTransport().plan(np.zeros((3, 2)), np.zeros((4, 2)))
+    np.testing.assert_allclose(plan, 1 / 12)
+
+
+@pytest.mark.parametrize("value", [0, -1, np.nan, np.inf])
+def test_odd_weights_are_refused(value):
+    with pytest.raises(ValueError, match="`epsilon="):
+        EntropicTransport(value)
+    with pytest.raises(ValueError, match="`slack="):
+        UnbalancedTransport(slack=value)
