@@ -5,10 +5,12 @@ from scldm.pl._correlation import correlation
 from scldm.pl._distributions import library_size, mean_variance, zeros
 from scldm.pl._dose_response import dose_response
 from scldm.pl._dotplot import dotplot
+from scldm.pl._fates import fates
 from scldm.pl._history import history
 from scldm.pl._reading import attention, condition_effects, gene_loadings
 from scldm.pl._report import report
 from scldm.pl._scores import scores, steps
+from scldm.pl._trajectory import trajectory
 from scldm.pl._umap import umap
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "correlation",
     "dose_response",
     "dotplot",
+    "fates",
     "gene_loadings",
     "history",
     "library_size",
@@ -25,6 +28,7 @@ __all__ = [
     "report",
     "scores",
     "steps",
+    "trajectory",
     "umap",
     "zeros",
 ]

@@ -10,14 +10,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from scldm.metrics._anndata import counts_of
-from scldm.pl._checks import require_known
 from scldm.pl._style import GENERATED, REAL, category_styles, finish, panels, style
+from scldm.pl._trends import log_expression, numbers, trend
 
 __all__ = ["dose_response"]
-
-TARGET_SUM = 1e4
-LEVEL = (0.05, 0.95)
 
 
 def dose_response(
@@ -70,7 +66,7 @@ def dose_response(
     if not sets or not genes:
         raise ValueError(f"`{'genes' if sets else 'cells'}` is empty; at least one is needed.")
     doses = {name: _doses(adata, dose_key) for name, adata in sets.items()}
-    values = {name: _expression(adata, genes, layer) for name, adata in sets.items()}
+    values = {name: log_expression(adata, genes, layer) for name, adata in sets.items()}
     looks = _looks(list(sets))
     levels = np.unique(np.concatenate(list(doses.values())))
     across = min(4, len(genes))
@@ -79,7 +75,7 @@ def dose_response(
         axes = panels(len(genes), across, 2.6 * across + 0.4, height)
         for i, (ax, gene) in enumerate(zip(axes, genes, strict=True)):
             for name, (colour, marker) in looks.items():
-                summary = _summary(doses[name], values[name][:, i])
+                summary = trend(doses[name], values[name][:, i])
                 _draw(ax, summary, levels, colour, marker, interval)
             _axis(ax, levels, dose_key)
             ax.set_title(gene)
@@ -96,33 +92,10 @@ def dose_response(
 
 
 def _doses(adata: AnnData, key: str) -> NDArray[np.float64]:
-    require_known("dose_key", [key], list(adata.obs))
-    try:
-        doses = adata.obs[key].to_numpy(dtype=float)
-    except (TypeError, ValueError):
-        raise ValueError(f"`dose_key={key!r}` does not hold numbers.") from None
-    if not len(doses):
-        raise ValueError("`cells` has a set without cells.")
-    if not (np.isfinite(doses) & (doses >= 0)).all():
-        raise ValueError(f"`dose_key={key!r}` has doses below 0 or missing ones.")
+    doses = numbers(adata, key, "dose_key")
+    if (doses < 0).any():
+        raise ValueError(f"`dose_key={key!r}` has doses below 0.")
     return doses
-
-
-def _expression(adata: AnnData, genes: list[str], layer: str | None) -> NDArray[np.float64]:
-    require_known("genes", genes, list(adata.var_names))
-    counts = counts_of(adata, layer if layer in adata.layers else None, "cells")
-    sizes = np.maximum(np.asarray(counts.sum(axis=1)), 1)
-    return np.log1p(TARGET_SUM * counts[:, adata.var_names.get_indexer(genes)].toarray() / sizes)
-
-
-def _summary(doses: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """By dose: the dose, mean, standard error, and the ends of the band; shape (n_doses, 5)."""
-    rows = []
-    for dose in np.unique(doses):
-        own = values[doses == dose]
-        error = own.std(ddof=1) / np.sqrt(len(own)) if len(own) > 1 else 0.0
-        rows.append([dose, own.mean(), error, *np.quantile(own, LEVEL)])
-    return np.array(rows)
 
 
 def _looks(names: list[str]) -> dict[str, tuple[str, str]]:

@@ -37,6 +37,7 @@ CURVES = (
     Curve("elbo", "Stage 1: negative ELBO", "nats per cell"),
     Curve("diffusion_loss", "Stage 2: diffusion", "squared error"),
     Curve("perturbation_loss", "Perturbation: flow", "squared error"),
+    Curve("trajectory_loss", "Trajectory: flow", "squared error"),
 )
 SIDES = (("train", REAL, 1.1), ("validation", GENERATED, 1.6))
 

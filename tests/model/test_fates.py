@@ -1,0 +1,157 @@
+"""Fates, branches and drivers of a simulated branch whose truth is known."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import scvi
+
+from scldm import SCLDM
+from scldm.data import simulate_branching
+from scldm.model._fates import _crossings, _curve, _differing, _q_values
+
+BRANCH = 2.3
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A trained model of cells that branch. Tests must not change it."""
+    scvi.settings.seed = 0
+    adata = simulate_branching(200, 80, times=range(7), branch_time=BRANCH, seed=0)
+    adata.obs["label"] = adata.obs["fate"].astype(str).where(adata.obs["time"] > 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        SCLDM.setup_anndata(adata, time_key="time")
+        model = SCLDM(adata, n_latent=6, n_hidden=64)
+        model.train_autoencoder(80, enable_progress_bar=False)
+        model.train_trajectory(800, growth_key="growth", enable_progress_bar=False)
+    return model
+
+
+@pytest.fixture(scope="module")
+def fates(model):
+    return model.fate_probabilities(targets="fate", n_samples=20, seed=0)
+
+
+def test_probabilities_are_a_table_of_shares_with_intervals(model, fates):
+    assert fates.index.equals(model.adata.obs_names)
+    assert list(fates["probability"]) == ["A", "B"]
+    np.testing.assert_allclose(fates["probability"].sum(axis=1), 1)
+    assert (fates["low"] <= fates["probability"]).all(axis=None)
+    assert (fates["high"] >= fates["probability"]).all(axis=None)
+    assert fates.to_numpy().min() >= 0 and fates.to_numpy().max() <= 1
+
+
+def test_fates_agree_with_the_truth(model, fates):
+    obs = model.adata.obs
+    p = fates["probability", "A"]
+    late = (obs["time"] > BRANCH + 2).to_numpy()
+    assert (p[late & (obs["fate"] == "A")] > 0.5).mean() > 0.9
+    assert (p[late & (obs["fate"] == "B")] < 0.5).mean() > 0.9
+    early = ~late & (obs["time"] < BRANCH).to_numpy()
+    assert abs(p[early].mean() - obs["p_A"][early].mean()) < 0.1
+    assert np.corrcoef(p[early], obs["p_A"][early])[0, 1] > 0.2
+
+
+def test_seed_decides(model):
+    def run(seed):
+        rows = np.arange(20)
+        return model.fate_probabilities(targets="fate", indices=rows, n_samples=5, seed=seed)
+
+    assert run(0).equals(run(0))
+    assert not run(0).equals(run(1))
+
+
+def test_an_earlier_end_and_cells_without_a_label(model):
+    fates = model.fate_probabilities(targets="label", at=5, indices=[0, 1], n_samples=5, seed=0)
+    assert list(fates["probability"]) == ["A", "B"]
+    one = model.fate_probabilities(
+        targets="fate", fates=["B"], indices=[0, 1], n_samples=5, seed=0
+    )
+    assert (one["probability", "B"] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "words"),
+    [
+        ({"targets": "nothing"}, KeyError, "`targets='nothing'`"),
+        ({"at": 0}, ValueError, "`at=0`"),
+        ({"at": 99}, ValueError, "`at=99`"),
+        ({"fates": ["C"]}, ValueError, r"`fates` has \['C'\]"),
+        ({"n_samples": 0}, ValueError, "`n_samples=0`"),
+        ({"level": 1.0}, ValueError, "`level=1.0`"),
+        ({"targets": "label", "at": 1}, ValueError, "No fate"),
+    ],
+)
+def test_odd_requests_are_refused(model, kwargs, error, words):
+    with pytest.raises(error, match=words):
+        model.fate_probabilities(**{"targets": "fate", **kwargs})
+
+
+def test_the_branch_is_found(model):
+    found = model.branch_points("fate", n_samples=20, max_cells=100, seed=0)
+    (row,) = found.table.to_dict("records")
+    assert (row["first"], row["second"]) == ("A", "B")
+    assert abs(row["time"] - BRANCH) < 1.2
+    assert row["time"] <= row["half"] <= row["end"]
+    assert row["entropy_before"] > 0.7 and row["entropy_after"] < 0.1
+    curve = found.curves.loc[("A", "B")]
+    assert curve["separation"].iloc[-1] > 2 > curve["separation"].iloc[0]
+    role = model.adata.var["role"]
+    genes = found.genes.loc[("A", "B")]
+    rising, falling = (genes[genes["log2_fold_change"] * s > 0].index[:5] for s in (1, -1))
+    assert set(role[rising]) == {"B"} and set(role[falling]) == {"A"}
+    with pytest.raises(ValueError, match="one fate"):
+        model.branch_points("fate", fates=["A"])
+
+
+def test_drivers_are_the_genes_of_the_fate(model, fates):
+    late = fates[(model.adata.obs["time"] > BRANCH).to_numpy()]
+    drivers = model.driver_genes(late)
+    role = model.adata.var["role"]
+    for fate in ("A", "B"):
+        top = drivers.loc[fate].index[: (role == fate).sum()]
+        assert (role[top] == fate).mean() > 0.85
+        assert drivers.loc[fate]["correlation"].is_monotonic_decreasing
+    with pytest.raises(KeyError, match="not in the data"):
+        model.driver_genes(late.rename(index=lambda name: f"x{name}"))
+    with pytest.raises(ValueError, match="three or more"):
+        model.driver_genes(late.iloc[:2])
+
+
+def test_entropy_falls_where_shares_part():
+    knot = np.repeat(np.arange(4), 20)
+    p = np.where(knot < 2, 0.5, np.where(np.arange(80) % 2, 0.0, 1.0))
+    shares = np.stack([p, 1 - p], axis=1)
+    x = np.random.default_rng(0).standard_normal((80, 2)) + 9 * ((knot > 1) * p)[:, None]
+    curve = _curve(shares, knot, x, np.array([0.0, 1.0, 2.0, 4.0]))
+    np.testing.assert_allclose(curve["entropy"], [1, 1, 0, 0])
+    assert curve["separation"].iloc[3] > 5
+    found = _crossings(curve)
+    assert found["time"] == pytest.approx(1.2) and found["half"] == pytest.approx(1.5)
+    assert found["end"] == pytest.approx(1.8)
+
+
+def test_cells_of_other_fates_do_not_count():
+    shares = np.full((20, 2), 0.1)
+    curve = _curve(shares, np.zeros(20, int), np.zeros((20, 2)), np.array([0.0]))
+    assert curve["n_cells"].tolist() == [0] and curve["entropy"].isna().all()
+    assert np.isnan(_crossings(curve)["time"])
+
+
+def test_differing_genes_agree_with_scipy():
+    from scipy.stats import false_discovery_control, mannwhitneyu
+
+    rng = np.random.default_rng(0)
+    x = np.log1p(rng.poisson([1.0, 5.0, 2.0], (50, 3)).astype(float))
+    x[:20, 1] += 1
+    first, second = np.arange(50) < 20, np.arange(50) >= 20
+    found = _differing(x, first, second, pd.Index(list("abc"))).loc[list("abc")]
+    for i, gene in enumerate("abc"):
+        test = mannwhitneyu(x[second, i], x[first, i], method="asymptotic", use_continuity=False)
+        assert found.loc[gene, "p_value"] == pytest.approx(test.pvalue)
+        assert found.loc[gene, "auroc"] == pytest.approx(test.statistic / (20 * 30))
+    np.testing.assert_allclose(_q_values(found["p_value"].to_numpy()),
+                               false_discovery_control(found["p_value"]))  # fmt: skip
+    assert _differing(x, first, np.zeros(50, bool), pd.Index(list("abc"))).empty
