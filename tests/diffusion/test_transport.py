@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from scldm.diffusion import TRANSPORTS, EntropicTransport, ExactTransport, UnbalancedTransport
+from scldm.diffusion import (
+    TRANSPORTS,
+    EntropicTransport,
+    ExactTransport,
+    MoscotTransport,
+    UnbalancedTransport,
+)
 
 
 @pytest.fixture(scope="module")
@@ -12,7 +18,7 @@ def points():
     return rng.standard_normal((60, 3)), rng.standard_normal((50, 3)) + 1
 
 
-@pytest.mark.parametrize("name", TRANSPORTS)
+@pytest.mark.parametrize("name", [name for name in TRANSPORTS if name != "moscot"])
 def test_later_marginal_holds(name, points):
     plan = TRANSPORTS[name]().plan(*points)
     assert plan.shape == (60, 50) and plan.min() >= 0
@@ -78,3 +84,21 @@ def test_odd_weights_are_refused(value):
         EntropicTransport(value)
     with pytest.raises(ValueError, match="`slack="):
         UnbalancedTransport(slack=value)
+
+
+def test_moscot_finds_the_same_plans(points):
+    pytest.importorskip("moscot")
+    mass = np.linspace(1, 3, 60)
+    expected = EntropicTransport(0.05).plan(*points, mass)
+    np.testing.assert_allclose(MoscotTransport(0.05).plan(*points, mass), expected, atol=2e-4)
+    free = MoscotTransport(0.05, tau_a=0.9)
+    assert free.estimates_growth
+    # tau = slack / (slack + epsilon)
+    expected = UnbalancedTransport(0.05, slack=0.45).plan(*points)
+    np.testing.assert_allclose(free.plan(*points), expected, atol=1e-5)
+
+
+def test_without_moscot_its_transport_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "moscot.backends.ott", None)
+    with pytest.raises(ImportError, match=r"scldm-tools\[moscot\]"):
+        MoscotTransport()

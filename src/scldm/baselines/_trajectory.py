@@ -51,7 +51,7 @@ class TrajectoryBaseline(ABC):
         ValueError
             If lengths differ, values are not finite, or there is but one time.
         """
-        cells = np.asarray(x.toarray() if sparse.issparse(x) else x, dtype=np.float64)
+        cells = _dense(x)
         when = np.asarray(time, dtype=np.float64)
         if cells.ndim != 2 or when.shape != (len(cells),):
             raise ValueError(
@@ -102,6 +102,10 @@ class TrajectoryBaseline(ABC):
     @abstractmethod
     def _draw(self, before: int, share: float, n: int, rng: np.random.Generator) -> Array:
         """Draw cells at a share of the way from one time to the next, above 1 past the last."""
+
+
+def _dense(x: Any) -> Array:
+    return np.asarray(x.toarray() if sparse.issparse(x) else x, dtype=np.float64)
 
 
 def _some(cells: Array, n: int, rng: np.random.Generator) -> Array:

@@ -47,6 +47,7 @@ from ._transport import (
     TRANSPORTS,
     EntropicTransport,
     ExactTransport,
+    MoscotTransport,
     Transport,
     UnbalancedTransport,
 )
@@ -92,6 +93,7 @@ __all__ = [
     "LogitNormalTimes",
     "LossWeight",
     "MinSNR",
+    "MoscotTransport",
     "NetworkDenoiser",
     "Noise",
     "OptimalTransport",

@@ -22,6 +22,7 @@ __all__ = [
     "TRANSPORTS",
     "EntropicTransport",
     "ExactTransport",
+    "MoscotTransport",
     "Transport",
     "UnbalancedTransport",
 ]
@@ -140,6 +141,53 @@ class UnbalancedTransport(Transport):
             )
 
 
+class MoscotTransport(Transport):
+    r"""Entropic transport by moscot, which runs on what jax runs on.
+
+    Parameters
+    ----------
+    epsilon
+        Weight of the entropy, relative to the mean cost.
+    tau_a
+        How firmly the marginal of the earlier population is held, 1 being fully: moscot's
+        :math:`\tau_a = \lambda / (\lambda + \epsilon)` for a penalty of weight :math:`\lambda`.
+
+    Raises
+    ------
+    ImportError
+        If moscot is not installed.
+
+    References
+    ----------
+    Klein et al. (2025), *Mapping cells through time and space with moscot*, Nature 638:1065.
+    """
+
+    def __init__(self, epsilon: float = 0.05, tau_a: float = 1.0) -> None:
+        self.epsilon = _positive("epsilon", epsilon)
+        if not 0 < tau_a <= 1:
+            raise ValueError(f"`tau_a={tau_a!r}` must be a number above 0 and at most 1.")
+        self.tau_a = tau_a
+        self.estimates_growth = tau_a < 1
+        try:
+            from moscot.backends.ott import SinkhornSolver
+        except ImportError as error:
+            raise ImportError(
+                "`MoscotTransport` needs moscot: `pip install 'scldm-tools[moscot]'`."
+            ) from error
+        self._solver = SinkhornSolver
+
+    def _solve(self, a: Array, b: Array, cost: Array) -> Array:
+        found = self._solver()(
+            a=a,
+            b=b,
+            xy=cost,
+            tags={"xy": "cost_matrix"},
+            epsilon=self.epsilon,
+            tau_a=self.tau_a,
+        )
+        return np.asarray(found.transport_matrix, dtype=np.float64)
+
+
 def _positive(name: str, value: float) -> float:
     if not (np.isfinite(value) and value > 0):
         raise ValueError(f"`{name}={value!r}` must be a number above 0.")
@@ -150,5 +198,6 @@ TRANSPORTS: dict[str, type[Transport]] = {
     "exact": ExactTransport,
     "entropic": EntropicTransport,
     "unbalanced": UnbalancedTransport,
+    "moscot": MoscotTransport,
 }
 """Rules by name."""

@@ -23,7 +23,6 @@ from ._cells import Cells, encoded, selected
 from ._choices import positive
 from ._editing import deterministic
 from ._fields import shortened
-from ._timeline import Timeline
 from ._trajectory_methods import Rollout
 
 __all__ = ["BranchPoints", "FatesMixin"]
@@ -179,10 +178,10 @@ class FatesMixin:
         seed = resolved_seed(seed)
         cells = self._some_of_each_time(max_cells, np.random.default_rng(seed))
         p = self._fates_of(cells, arrived, positive("n_samples", n_samples), seed, rule, n_steps)
-        line = Timeline(np.asarray(self.trajectory_["knots"], dtype=float))
+        line = self._timeline()
         knot = line.of(cells.frame[self._time_condition().name].to_numpy(float))
         x = self._standardised(cells)
-        expression = _log_normalised(self._counts_of(cells))
+        expression = _log_normalised(self._counts_at(cells))
         curves, rows, genes = [], [], []
         for i, j in itertools.combinations(range(len(arrived.names)), 2):
             pair = {"first": arrived.names[i], "second": arrived.names[j]}
@@ -191,8 +190,8 @@ class FatesMixin:
             row = _crossings(curve)
             rows.append({**pair, **row})
             after = knot == int(np.searchsorted(line.knots, row["half"], side="left"))
-            sides = [after & (p[:, k] > _SURE) for k in (i, j)]
-            genes.append(_differing(expression, *sides, self.var_names).assign(**pair))
+            first, second = (after & (p[:, k] > _SURE) for k in (i, j))
+            genes.append(_differing(expression, first, second, self.var_names).assign(**pair))
         table = pd.DataFrame(rows).sort_values("time", ignore_index=True)
         ends = ["first", "second"]
         return BranchPoints(
@@ -239,7 +238,7 @@ class FatesMixin:
             raise KeyError(f"`fates` has cells that are not in the data: {shortened(missing)}.")
         if len(places) < 3:
             raise ValueError(f"`fates` has {len(places)} cells; correlations need three or more.")
-        x = _log_normalised(self._counts_of(everything.at(places)))
+        x = _log_normalised(self._counts_at(everything.at(places)))
         parts = []
         for fate in fates["probability"]:
             r = _correlation(x, fates["probability", fate].to_numpy(float))
@@ -262,7 +261,7 @@ class FatesMixin:
                 f"`targets={targets!r}` is not a column of the training data's `obs`. Known: "
                 f"{list(adata.obs)}."
             )
-        line = Timeline(np.asarray(self.trajectory_["knots"], dtype=float))
+        line = self._timeline()
         when = line.knots[-1] if at is None else float(at)
         if not line.knots[0] < when <= line.knots[-1]:
             raise ValueError(
@@ -304,7 +303,7 @@ class FatesMixin:
         self, cells: Cells, arrived: _Fates, n_samples: int, seed: int, rule: Sampler, steps: Any
     ) -> np.ndarray:
         """Return the probability of each fate, ``(n_cells, n_fates)``."""
-        line = Timeline(np.asarray(self.trajectory_["knots"], dtype=float))
+        line = self._timeline()
         knot = line.of(cells.frame[self._time_condition().name].to_numpy(float))
         p = np.empty((len(knot), len(arrived.names)))
         there = knot >= arrived.knot
@@ -321,7 +320,7 @@ class FatesMixin:
         self, cells: Cells, knot: int, n_samples: int, seed: int, rule: Sampler, steps: Any
     ) -> np.ndarray:
         """Return where cells arrive, ``(n_cells * n_samples, n_latent)``, cell by cell."""
-        when = np.asarray(self.trajectory_["knots"], dtype=float)[[knot]]
+        when = self._timeline().knots[[knot]]
         job = self._trajectory_job(cells, when, n_samples, seed, rule, steps)
         ends = torch.from_numpy(Rollout().paths(job)[:, 0]).to(self.device)
         x = self.module.trajectory.flow.standardise(ends[:, :-1], ends[:, -1:])
@@ -338,13 +337,13 @@ class FatesMixin:
         """Return training cells, at most so many of each time point."""
         everything = selected(self, None, None)
         places = self._split_of(everything.adata)[0]
-        line = Timeline(np.asarray(self.trajectory_["knots"], dtype=float))
+        line = self._timeline()
         time = everything.frame[self._time_condition().name].to_numpy(float)[places]
         order = rng.permutation(len(places))
         rank = pd.Series(line.of(time)[order]).groupby(line.of(time)[order]).cumcount()
         return everything.at(np.sort(places[order[rank.to_numpy() < most]]))
 
-    def _counts_of(self, cells: Cells) -> Any:
+    def _counts_at(self, cells: Cells) -> Any:
         counts = self.get_anndata_manager(cells.adata, required=True).get_from_registry("X")
         return counts[cells.rows]
 

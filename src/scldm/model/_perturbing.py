@@ -115,6 +115,7 @@ class PerturbingMixin:
         shifts = Shifts.fit(x, groups, perturbation)
         # from the start, where the flow is latent arithmetic
         model = self._new_perturbation_module(self.module.diffusion.n_latent)
+        assert model is not None
         self.module.perturbation = model.to(self.device)
         model.fit_standardisation(latents.mean, latents.variance, latents.log_library)
         pairs = [CellGroup(g.perturbed, g.control, shifts.at(g.label, g.dose)) for g in groups]

@@ -33,7 +33,6 @@ __all__ = ["TrajectoryMixin"]
 
 _MAX_STEPS, _BATCH_SIZE = 1500, 256
 _PAIRS = 20_000
-_NETWORK = {"width": 128, "depth": 2, "dropout_rate": 0.1, "ema_decay": 0.995}
 _SOURCE_CELL, _SAMPLE = "source_cell", "sample"
 
 
@@ -117,6 +116,7 @@ class TrajectoryMixin:
         latents = self._encode(adata)[training]
         self.trajectory_trained_ = False
         model = self._new_trajectory_module(self.module.diffusion.n_latent)
+        assert model is not None
         self.module.trajectory = model.to(self.device)
         model.fit_standardisation(latents.mean, latents.variance, latents.log_library)
         z = model.flow.standardise(
@@ -302,7 +302,7 @@ class TrajectoryMixin:
         steps: int | None,
     ) -> TrajectoryJob:
         state = self.trajectory_
-        line = Timeline(np.asarray(state["knots"], dtype=float))
+        line = self._timeline()
         condition = self._time_condition()
         own = cells.frame[condition.name].to_numpy(float)
         knot = line.of(own)
@@ -388,7 +388,9 @@ class TrajectoryMixin:
             return None
         embedders = {c.name: c.embedder for c in self.conditions if _can_be_kept(c)}
         embedders[INTERVAL] = lambda width: FourierEmbedder(2, width)
-        return TransitionDiffusion(embedders, n_latent, **_NETWORK)
+        return TransitionDiffusion(
+            embedders, n_latent, width=128, depth=2, dropout_rate=0.1, ema_decay=0.995
+        )
 
     def _can_learn_trajectories(self) -> bool:
         condition = _time_of(self.conditions)
@@ -416,6 +418,9 @@ class TrajectoryMixin:
         }
         return {**free, **given}
 
+    def _timeline(self) -> Timeline:
+        return Timeline(np.asarray(self.trajectory_["knots"], dtype=float))
+
     def _time_condition(self) -> Number:
         condition = _time_of(self.conditions)
         if condition is None:
@@ -433,7 +438,7 @@ class TrajectoryMixin:
         cells = selected(self, adata, indices)
         if adata is not None or indices is not None:
             return cells
-        line = Timeline(np.asarray(self.trajectory_["knots"], dtype=float))
+        line = self._timeline()
         return cells.at(np.flatnonzero(line.of(cells.frame[condition.name].to_numpy(float)) == 0))
 
 

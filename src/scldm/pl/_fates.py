@@ -96,8 +96,8 @@ def fates(
             order = np.argsort(p[fate].to_numpy())
             x = place[rows[order]]
             colours = p[fate].to_numpy()[order]
-            ax.scatter(*place.T, color="#eeeeee", s=5, lw=0)
-            ax.scatter(*x.T, c=colours, cmap=COLOURS, norm=norm, s=6, lw=0)
+            ax.scatter(place[:, 0], place[:, 1], color="#eeeeee", s=5, lw=0)
+            ax.scatter(x[:, 0], x[:, 1], c=colours, cmap=COLOURS, norm=norm, s=6, lw=0)
             ax.set_title(str(fate))
             bare(ax)
         colour_bar(maps, norm, COLOURS, "probability")

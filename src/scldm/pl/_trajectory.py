@@ -167,6 +167,6 @@ def _streams(ax: Axes, place: Array, begin: Array, step: Array) -> None:
     u, v = mean.reshape(GRID, GRID, 2).transpose(2, 0, 1)
     if np.isfinite(u).any():
         ax.streamplot(
-            *sides, u, v, color="#222222", linewidth=0.7, density=1.2, arrowsize=0.8,
+            sides[0], sides[1], u, v, color="#222222", linewidth=0.7, density=1.2, arrowsize=0.8,
             minlength=0.08,
         )  # fmt: skip
