@@ -15,7 +15,6 @@ from sklearn.neighbors import NearestNeighbors
 
 from scldm import SCLDM, baselines
 from scldm.data import simulate_branching
-from scldm.diffusion import UnbalancedTransport
 from scldm.metrics import energy_distance
 
 from .rulers import log_normalised
@@ -50,9 +49,9 @@ def branching_rows(seed: int) -> Iterator[dict[str, object]]:
     early = np.flatnonzero(adata.obs["time"] < branch)
     truth = adata.obs["p_A"].to_numpy()[early]
     for name, settings in {
+        "growth estimated": {},
         "growth given": {"growth_key": "growth"},
-        "growth estimated": {"transport": UnbalancedTransport()},
-        "no growth": {},
+        "growth left out": {"transport": "entropic"},
     }.items():
         scvi.settings.seed = seed
         model.train_trajectory(enable_progress_bar=False, **settings)
@@ -86,15 +85,17 @@ def _middle(adata: ad.AnnData, branch: float, seed: int) -> Iterator[dict[str, o
     SCLDM.setup_anndata(train, time_key="time")
     model = SCLDM(train)
     model.train_autoencoder(enable_progress_bar=False)
-    model.train_trajectory(enable_progress_bar=False, growth_key="growth")
+    model.train_trajectory(enable_progress_bar=False)
     truth = model.get_latent_representation(true, give_mean=False)
     latents = model.get_latent_representation(give_mean=False)
     scale = latents.std(axis=0)
     time = train.obs["time"].to_numpy()
     start = np.flatnonzero(time == before)
     new = model.predict_trajectory(train, held, indices=start, n_samples=5, seed=seed)
+    share = new.obs["weight"].to_numpy() / new.obs["weight"].sum()
+    rows = np.random.default_rng(seed).choice(new.n_obs, new.n_obs, p=share)
     populations = {
-        "scldm, rollout": new.obsm["X_scldm"],
+        "scldm, rollout": new.obsm["X_scldm"][rows],
         "mixture": baselines.Mixture().fit(latents, time).predict(held),
         "McCann": baselines.McCann().fit(latents, time).predict(held),
     }
@@ -140,7 +141,7 @@ def lineage_rows(path: Path, seed: int) -> Iterator[dict[str, object]]:
     early &= np.isin(kinds, [k for k, v in MAY_BECOME.items() if v & set(fates)])
     right = np.array([[fate in MAY_BECOME[kind] for fate in fates] for kind in kinds[early]])
     scvi.settings.seed = seed
-    for name in ("entropic", "unbalanced"):
+    for name in ("unbalanced", "entropic"):
         model.train_trajectory(transport=name, enable_progress_bar=False)
         p = model.fate_probabilities(
             targets="cell_type",

@@ -67,12 +67,16 @@ def _predicted(
 ) -> dict[str, Population]:
     start = np.flatnonzero(task.train.obs[TIME] == task.before)
     copies = -(-N_CELLS // len(start))
+    rng = np.random.default_rng(seed)
     found = {}
     for method in methods:
         new = model.predict_trajectory(
             task.train, task.time, indices=start, method=method, n_samples=copies, seed=seed
         )
-        found[f"scldm, {method}"] = Population(new.obsm["X_scldm"], counts=new.X)
+        # paths stand for the descendants of a cell
+        share = new.obs["weight"].to_numpy() / new.n_obs
+        rows = rng.choice(new.n_obs, new.n_obs, p=share / share.sum())
+        found[f"scldm, {method}"] = Population(new.obsm["X_scldm"][rows], counts=new.X[rows])
     return found
 
 

@@ -9,7 +9,7 @@ import scvi
 
 from scldm import SCLDM
 from scldm.data import simulate_branching
-from scldm.model._fates import _crossings, _curve, _differing, _q_values
+from scldm.model._branches import crossings, curve_of, differing, q_values
 
 BRANCH = 2.3
 
@@ -125,19 +125,19 @@ def test_entropy_falls_where_shares_part():
     p = np.where(knot < 2, 0.5, np.where(np.arange(80) % 2, 0.0, 1.0))
     shares = np.stack([p, 1 - p], axis=1)
     x = np.random.default_rng(0).standard_normal((80, 2)) + 9 * ((knot > 1) * p)[:, None]
-    curve = _curve(shares, knot, x, np.array([0.0, 1.0, 2.0, 4.0]))
+    curve = curve_of(shares, knot, x, np.array([0.0, 1.0, 2.0, 4.0]))
     np.testing.assert_allclose(curve["entropy"], [1, 1, 0, 0])
     assert curve["separation"].iloc[3] > 5
-    found = _crossings(curve)
+    found = crossings(curve)
     assert found["time"] == pytest.approx(1.2) and found["half"] == pytest.approx(1.5)
     assert found["end"] == pytest.approx(1.8)
 
 
 def test_cells_of_other_fates_do_not_count():
     shares = np.full((20, 2), 0.1)
-    curve = _curve(shares, np.zeros(20, int), np.zeros((20, 2)), np.array([0.0]))
+    curve = curve_of(shares, np.zeros(20, int), np.zeros((20, 2)), np.array([0.0]))
     assert curve["n_cells"].tolist() == [0] and curve["entropy"].isna().all()
-    assert np.isnan(_crossings(curve)["time"])
+    assert np.isnan(crossings(curve)["time"])
 
 
 def test_differing_genes_agree_with_scipy():
@@ -147,11 +147,11 @@ def test_differing_genes_agree_with_scipy():
     x = np.log1p(rng.poisson([1.0, 5.0, 2.0], (50, 3)).astype(float))
     x[:20, 1] += 1
     first, second = np.arange(50) < 20, np.arange(50) >= 20
-    found = _differing(x, first, second, pd.Index(list("abc"))).loc[list("abc")]
+    found = differing(x, first, second, pd.Index(list("abc"))).loc[list("abc")]
     for i, gene in enumerate("abc"):
         test = mannwhitneyu(x[second, i], x[first, i], method="asymptotic", use_continuity=False)
         assert found.loc[gene, "p_value"] == pytest.approx(test.pvalue)
         assert found.loc[gene, "auroc"] == pytest.approx(test.statistic / (20 * 30))
-    np.testing.assert_allclose(_q_values(found["p_value"].to_numpy()),
+    np.testing.assert_allclose(q_values(found["p_value"].to_numpy()),
                                false_discovery_control(found["p_value"]))  # fmt: skip
-    assert _differing(x, first, np.zeros(50, bool), pd.Index(list("abc"))).empty
+    assert differing(x, first, np.zeros(50, bool), pd.Index(list("abc"))).empty

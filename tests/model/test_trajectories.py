@@ -228,7 +228,8 @@ def test_odd_training_is_refused_before_anything_changes(model, kwargs, error, w
     assert model.trajectory_trained_
 
 
-def test_growth_rates_are_those_given(model):
+def test_growth_rates_are_those_given():
+    model = branching_model(max_steps=5, transport="entropic")
     rates = model.get_growth_rates()
     given = model.adata.obs["growth"].loc[rates.index]
     time = model.adata.obs["time"].loc[rates.index]
@@ -239,16 +240,38 @@ def test_growth_rates_are_those_given(model):
         assert gap == pytest.approx(0.1, abs=0.01)
 
 
+def test_weights_follow_growth(model):
+    obs = model.adata.obs
+    late = np.flatnonzero(obs["time"] == 4)
+    new = model.predict_trajectory(model.adata, [4, 5, 6], indices=late, n_samples=3, seed=0)
+    weight = new.obs["weight"].to_numpy().reshape(-1, 3)
+    np.testing.assert_allclose(weight.mean(axis=0), 1)
+    np.testing.assert_allclose(weight[:, 0], 1)
+    is_a = np.repeat((obs["fate"].iloc[late] == "A").to_numpy(), 3)
+    assert weight[is_a, 2].mean() > weight[~is_a, 2].mean()
+    mean = model.predict_trajectory(
+        model.adata, [6], indices=late, n_samples=3, return_mean=True, seed=0
+    )
+    np.testing.assert_allclose(
+        mean.obs["weight"], weight[:, 2].reshape(-1, 3).mean(axis=1), rtol=0.2
+    )
+
+
 def test_unbalanced_transport_estimates_growth_and_others_say_so():
     model = branching_model(max_steps=5, growth_key=None, transport=UnbalancedTransport())
     assert np.isfinite(model.get_growth_rates()).all()
     scvi.settings.seed = 0
     model.train_trajectory(
-        5, transport=EntropicTransport(0.2), within=["batch"], enable_progress_bar=False
+        5,
+        transport=EntropicTransport(0.2),
+        growth_key=None,
+        within=["batch"],
+        enable_progress_bar=False,
     )
     assert model.trajectory_["within"] == ["batch"]
     with pytest.raises(RuntimeError, match="Growth is not known"):
         model.get_growth_rates()
+    assert "weight" not in model.predict_trajectory(starting(model, 3), 2, seed=0).obs
     # conditions that cells keep go along
     assert model.predict_trajectory(starting(model, 3), 2, seed=0).n_obs == 3
 

@@ -1,6 +1,6 @@
 """Models: AnnData in, AnnData out; MuData too."""
 
-from ._fates import BranchPoints
+from ._branches import BranchPoints
 from ._multi import MultiLDM
 from ._perturbation_methods import PERTURBATION_METHODS, PerturbationJob, PerturbationMethod
 from ._scldm import SCLDM

@@ -11,53 +11,34 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from scipy import sparse
-from scipy.stats import norm, rankdata
+from scipy.stats import norm
 from scipy.stats import t as student
 from sklearn.neighbors import KNeighborsClassifier
 
 from scldm.diffusion import Sampler
 
 from ._blocks import resolved_seed
+from ._branches import (
+    BranchPoints,
+    correlation,
+    crossings,
+    curve_of,
+    differing,
+    log_normalised,
+    q_values,
+)
 from ._cells import Cells, encoded, selected
 from ._choices import positive
 from ._editing import deterministic
 from ._fields import shortened
 from ._trajectory_methods import Rollout
 
-__all__ = ["BranchPoints", "FatesMixin"]
+__all__ = ["FatesMixin"]
 
 _NEIGHBOURS = 15
 _STATISTICS = ("probability", "low", "high")
 _SURE = 0.8
-_CLOSE = 0.5
 _FEWEST_CELLS = 5
-_TARGET_SUM = 1e4
-
-
-@dataclass
-class BranchPoints:
-    """Where fates part.
-
-    Attributes
-    ----------
-    table
-        A row for each pair of fates, the earliest split first: ``first`` and ``second``; ``time``,
-        when the split begins, a fifth of the uncertainty between the two being gone; ``half`` and
-        ``end``, when half and four fifths are; ``entropy_before`` and ``entropy_after`` in bits.
-    curves
-        By pair and time point: mean ``entropy`` in bits of the choice between the two,
-        ``separation`` (how far the cells that lean to either are apart along the line between them,
-        in standard deviations, Ashman's D), and ``n_cells``.
-    genes
-        By pair, genes that differ between cells of the two fates at the first time point at which
-        half of the uncertainty is gone: ``log2_fold_change`` (second against first), ``auroc`` (chance that a cell of the
-        second has more), ``p_value`` and ``q_value`` (Mann-Whitney, Benjamini-Hochberg).
-    """
-
-    table: pd.DataFrame
-    curves: pd.DataFrame
-    genes: pd.DataFrame
 
 
 class FatesMixin:
@@ -180,18 +161,18 @@ class FatesMixin:
         p = self._fates_of(cells, arrived, positive("n_samples", n_samples), seed, rule, n_steps)
         line = self._timeline()
         knot = line.of(cells.frame[self._time_condition().name].to_numpy(float))
-        x = self._standardised(cells)
-        expression = _log_normalised(self._counts_at(cells))
+        x = self._coordinates(cells)
+        expression = log_normalised(self._counts_at(cells))
         curves, rows, genes = [], [], []
         for i, j in itertools.combinations(range(len(arrived.names)), 2):
             pair = {"first": arrived.names[i], "second": arrived.names[j]}
-            curve = _curve(p[:, [i, j]], knot, x, line.knots[: arrived.knot + 1])
+            curve = curve_of(p[:, [i, j]], knot, x, line.knots[: arrived.knot + 1])
             curves.append(curve.assign(**pair))
-            row = _crossings(curve)
+            row = crossings(curve)
             rows.append({**pair, **row})
             after = knot == int(np.searchsorted(line.knots, row["half"], side="left"))
             first, second = (after & (p[:, k] > _SURE) for k in (i, j))
-            genes.append(_differing(expression, first, second, self.var_names).assign(**pair))
+            genes.append(differing(expression, first, second, self.var_names).assign(**pair))
         table = pd.DataFrame(rows).sort_values("time", ignore_index=True)
         ends = ["first", "second"]
         return BranchPoints(
@@ -238,15 +219,15 @@ class FatesMixin:
             raise KeyError(f"`fates` has cells that are not in the data: {shortened(missing)}.")
         if len(places) < 3:
             raise ValueError(f"`fates` has {len(places)} cells; correlations need three or more.")
-        x = _log_normalised(self._counts_at(everything.at(places)))
+        x = log_normalised(self._counts_at(everything.at(places)))
         parts = []
         for fate in fates["probability"]:
-            r = _correlation(x, fates["probability", fate].to_numpy(float))
+            r = correlation(x, fates["probability", fate].to_numpy(float))
             df = len(places) - 2
             statistic = r * np.sqrt(df / np.maximum(1 - r**2, 1e-12))
             p_value = 2 * student.sf(np.abs(statistic), df)
             table = pd.DataFrame(
-                {"correlation": r, "p_value": p_value, "q_value": _q_values(p_value)},
+                {"correlation": r, "p_value": p_value, "q_value": q_values(p_value)},
                 index=pd.MultiIndex.from_product([[fate], self.var_names], names=["fate", "gene"]),
             )
             parts.append(table.sort_values("correlation", ascending=False))
@@ -295,7 +276,7 @@ class FatesMixin:
                 f"No fate of `targets={targets!r}` has {_FEWEST_CELLS} training cells of time "
                 f"{line.knots[knot]:g}."
             )
-        x = self._standardised(everything.at(np.flatnonzero(here)))
+        x = self._coordinates(everything.at(np.flatnonzero(here)))
         model = KNeighborsClassifier(min(_NEIGHBOURS, int(here.sum()))).fit(x, text[here])
         return _Fates([str(name) for name in model.classes_], knot, model)
 
@@ -308,7 +289,7 @@ class FatesMixin:
         p = np.empty((len(knot), len(arrived.names)))
         there = knot >= arrived.knot
         if there.any():
-            p[there] = arrived.votes(self._standardised(cells.at(np.flatnonzero(there))))
+            p[there] = arrived.votes(self._coordinates(cells.at(np.flatnonzero(there))))
         if not there.all():
             earlier = cells.at(np.flatnonzero(~there))
             end = self._ends_of_rollouts(earlier, arrived.knot, n_samples, seed, rule, steps)
@@ -322,16 +303,12 @@ class FatesMixin:
         """Return where cells arrive, ``(n_cells * n_samples, n_latent)``, cell by cell."""
         when = self._timeline().knots[[knot]]
         job = self._trajectory_job(cells, when, n_samples, seed, rule, steps)
-        ends = torch.from_numpy(Rollout().paths(job)[:, 0]).to(self.device)
-        x = self.module.trajectory.flow.standardise(ends[:, :-1], ends[:, -1:])
-        return x[:, :-1].cpu().double().numpy()
+        ends = torch.from_numpy(Rollout().paths(job)[:, 0, :-1])
+        return self._expression_space().coordinates(self, ends)
 
-    def _standardised(self, cells: Cells) -> np.ndarray:
-        """Return posterior means of latents as trajectories see them, ``(n, n_latent)``."""
-        latents = encoded(self, cells)
-        flow = self.module.trajectory.flow
-        z = flow.standardise(latents.mean.to(self.device), latents.log_library.to(self.device))
-        return z[:, :-1].cpu().double().numpy()
+    def _coordinates(self, cells: Cells) -> np.ndarray:
+        """Return where cells are in expression, ``(n, n_components)``."""
+        return self._expression_space().coordinates(self, encoded(self, cells).mean)
 
     def _some_of_each_time(self, most: int, rng: np.random.Generator) -> Cells:
         """Return training cells, at most so many of each time point."""
@@ -369,117 +346,3 @@ class _Fates:
     def votes(self, x: np.ndarray) -> np.ndarray:
         """Return shares of neighbours by fate, ``(n, n_fates)``."""
         return self.classifier.predict_proba(x)
-
-
-def _curve(p: np.ndarray, knot: np.ndarray, x: np.ndarray, knots: np.ndarray) -> pd.DataFrame:
-    """Return entropy and separation of two fates at each time point.
-
-    Cells that are likely to be of neither count for nothing.
-    """
-    total = p.sum(axis=1)
-    share = p[:, 1] / np.maximum(total, 1e-12)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        entropy = -(share * np.log2(share) + (1 - share) * np.log2(1 - share))
-    entropy = np.nan_to_num(entropy)
-    rows = []
-    for k, time in enumerate(knots):
-        here = (knot == k) & (total > _CLOSE)
-        known = here.sum() >= _FEWEST_CELLS
-        rows.append(
-            {
-                "time": time,
-                "entropy": np.average(entropy[here], weights=total[here]) if known else np.nan,
-                "separation": _separation(x[here], share[here]) if known else np.nan,
-                "n_cells": int(here.sum()),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _separation(x: np.ndarray, share: np.ndarray) -> float:
-    """Return Ashman's D between cells that lean to either side, along the line between them."""
-    sides = [x[share < 0.5], x[share >= 0.5]]
-    if min(map(len, sides)) < _FEWEST_CELLS:
-        return np.nan
-    line = sides[1].mean(axis=0) - sides[0].mean(axis=0)
-    first, second = (side @ line for side in sides)
-    spread = np.sqrt((first.var() + second.var()) / 2)
-    return float(abs(second.mean() - first.mean()) / max(spread, 1e-12))
-
-
-def _crossings(curve: pd.DataFrame) -> dict[str, float]:
-    """Return when shares of the entropy that two fates lose are gone."""
-    known = curve.dropna(subset="entropy")
-    if len(known) < 2:
-        nothing = ("time", "half", "end", "entropy_before", "entropy_after")
-        return dict.fromkeys(nothing, np.nan)
-    time, entropy = known["time"].to_numpy(), known["entropy"].to_numpy()
-    # from the last time at which it was highest on
-    falling = np.minimum.accumulate(entropy)
-    top, end = falling[0], falling[-1]
-
-    def when(gone: float) -> float:
-        below = np.flatnonzero(falling <= top - gone * (top - end))
-        k = max(int(below[0]), 1)
-        rise = falling[k - 1] - falling[k]
-        share = (falling[k - 1] - (top - gone * (top - end))) / rise if rise > 0 else 1.0
-        return float(time[k - 1] + share * (time[k] - time[k - 1]))
-
-    return {
-        "time": when(0.2),
-        "half": when(0.5),
-        "end": when(0.8),
-        "entropy_before": float(top),
-        "entropy_after": float(end),
-    }
-
-
-def _differing(
-    x: np.ndarray, first: np.ndarray, second: np.ndarray, names: pd.Index
-) -> pd.DataFrame:
-    """Return genes that differ between two sets of cells, the most telling first."""
-    columns = ["log2_fold_change", "auroc", "p_value", "q_value"]
-    n, m = int(first.sum()), int(second.sum())
-    if min(n, m) < _FEWEST_CELLS:
-        return pd.DataFrame(columns=columns, index=pd.Index([], name="gene"), dtype=float)
-    a, b = x[first], x[second]
-    ranks = rankdata(np.concatenate([a, b]), axis=0)
-    auroc = (ranks[n:].sum(axis=0) - m * (m + 1) / 2) / (n * m)
-    ties = np.array([(np.unique(g, return_counts=True)[1] ** 3).sum() for g in ranks.T])
-    total = n + m
-    variance = n * m / 12 * (total + 1 - (ties - total) / (total * (total - 1)))
-    z = (auroc - 0.5) * n * m / np.sqrt(np.maximum(variance, 1e-12))
-    p_value = 2 * norm.sf(np.abs(z))
-    means = [np.expm1(part).mean(axis=0) + 1 for part in (a, b)]
-    table = pd.DataFrame(
-        {
-            "log2_fold_change": np.log2(means[1] / means[0]),
-            "auroc": auroc,
-            "p_value": p_value,
-            "q_value": _q_values(p_value),
-        },
-        index=names.rename("gene"),
-    )
-    return table.iloc[np.argsort(-np.abs(auroc - 0.5), kind="stable")]
-
-
-def _q_values(p: np.ndarray) -> np.ndarray:
-    """Return the least false discovery rates at which each would be called (Benjamini-Hochberg)."""
-    order = np.argsort(p)
-    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
-    q = np.empty_like(p)
-    q[order] = np.minimum.accumulate(scaled[::-1])[::-1].clip(max=1)
-    return q
-
-
-def _correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return Pearson's correlation of each column with y, 0 where either does not vary."""
-    x, y = x - x.mean(axis=0), y - y.mean()
-    size = np.sqrt(np.square(x).sum(axis=0) * np.square(y).sum())
-    return np.divide(x.T @ y, size, out=np.zeros(x.shape[1]), where=size > 0)
-
-
-def _log_normalised(counts: Any) -> np.ndarray:
-    dense = counts.toarray() if sparse.issparse(counts) else np.asarray(counts)
-    sizes = np.maximum(dense.sum(axis=1, keepdims=True), 1)
-    return np.log1p(dense / sizes * _TARGET_SUM).astype(np.float64)

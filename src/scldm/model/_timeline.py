@@ -108,7 +108,7 @@ class Population:
     Parameters
     ----------
     x
-        Standardised posterior means, ``(n, n_latent)``.
+        Where they are in expression, ``(n, d)``, see :class:`ExpressionSpace`.
     knot
         The knot of each.
     group

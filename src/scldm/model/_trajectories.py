@@ -7,155 +7,29 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from anndata import AnnData
 from torch import Tensor
 
 from scldm._version import __version__
-from scldm.diffusion import TRANSPORTS, Sampler, Transport
-from scldm.module import TransitionDiffusion
-from scldm.nn import FourierEmbedder
-from scldm.train import PairDataModule, TransitionPlan
+from scldm.diffusion import Sampler
 
 from ._blocks import Stream, blocks, resolved_seed
 from ._cells import Cells, encoded, selected, without_scores
 from ._choices import chosen, positive
-from ._conditions import Category, Condition, Number
+from ._conditions import Number
 from ._editing import deterministic
-from ._perturbations import PerturbationSet
 from ._request import changed
-from ._timeline import Population, Timeline, coupled, fitted_clock, grouped
-from ._training import STEPS_PER_EPOCH
-from ._trajectory_methods import INTERVAL, TRAJECTORY_METHODS, TrajectoryJob, TrajectoryMethod
+from ._trajectory_methods import TRAJECTORY_METHODS, Growth, TrajectoryJob, TrajectoryMethod
+from ._trajectory_training import TrajectoryTrainingMixin
 
 __all__ = ["TrajectoryMixin"]
 
-_MAX_STEPS, _BATCH_SIZE = 1500, 256
-_PAIRS = 20_000
-_SOURCE_CELL, _SAMPLE = "source_cell", "sample"
+_SOURCE_CELL, _SAMPLE, _WEIGHT = "source_cell", "sample", "weight"
 
 
-class TrajectoryMixin:
-    """``train_trajectory``, ``predict_trajectory`` and ``get_growth_rates``."""
-
-    trajectory_: dict[str, Any]
-    """What trajectories were learned from, as plain data."""
-
-    trajectory_trained_ = False
-
-    def train_trajectory(
-        self,
-        max_steps: int | None = None,
-        *,
-        transport: str | Transport = "entropic",
-        within: Sequence[str] = (),
-        growth_key: str | None = None,
-        time_points: Sequence[float] | None = None,
-        accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
-        plan_kwargs: dict[str, Any] | None = None,
-        **trainer_kwargs: Any,
-    ) -> None:
-        """Train the trajectory stage, the ways from cells of one time to those of the next.
-
-        :meth:`train` does this after the other stages where times are registered. Nobody has seen
-        a cell at two times: optimal transport says which may have become which.
-
-        Parameters
-        ----------
-        max_steps
-            Optimiser steps; 1,500 by default.
-        transport
-            How cells of neighbouring times are coupled, one of
-            :data:`scldm.diffusion.TRANSPORTS`, or an object of
-            :class:`scldm.diffusion.Transport`. ``"unbalanced"`` lets cells have more or fewer
-            descendants and estimates how many.
-        within
-            Registered conditions, such as ``"perturbation"`` or ``"batch"``, that cells keep: only
-            cells that agree in them are coupled.
-        growth_key
-            Column of ``adata.obs`` with growth rates, births less deaths per unit of time.
-        time_points
-            Times between which to learn; other cells count for the nearest. By default those that
-            cells have or, where they are more than 20, means of ten quantiles.
-        accelerator, devices
-            Passed to Lightning.
-        plan_kwargs
-            Arguments of :class:`scldm.train.TransitionPlan`.
-        **trainer_kwargs
-            For Lightning's trainer.
-
-        Raises
-        ------
-        ValueError
-            If no time is registered, cells have only one, a time point has less than five cells,
-            or no cells of two neighbouring times can be coupled.
-        KeyError
-            If ``growth_key`` is not a column of ``adata.obs``.
-        RuntimeError
-            If stage 1 has not been trained.
-        """
-        if not self.autoencoder_trained_:
-            raise RuntimeError(
-                "Trajectories need a trained autoencoder. Call `train_autoencoder()` first, or "
-                "`train()` for all stages."
-            )
-        time = self._time_condition()
-        max_steps = positive("max_steps", max_steps, _MAX_STEPS)
-        rule = transport
-        if not isinstance(rule, Transport):
-            rule = chosen("transport", transport, TRANSPORTS)()
-        kept = self._kept_conditions(within)
-        adata = self._adata_manager_or_raise().adata
-        self.training_frame_ = self._read_conditions(adata)
-        training = self._split_of(adata)[0]
-        frame = self.training_frame_.iloc[training].reset_index(drop=True)
-        line = Timeline.fit(frame[time.name].to_numpy(float), time_points)
-        growth = _growth_of(adata, growth_key)[training]
-        latents = self._encode(adata)[training]
-        self.trajectory_trained_ = False
-        model = self._new_trajectory_module(self.module.diffusion.n_latent)
-        assert model is not None
-        self.module.trajectory = model.to(self.device)
-        model.fit_standardisation(latents.mean, latents.variance, latents.log_library)
-        z = model.flow.standardise(
-            latents.mean.to(self.device), latents.log_library.to(self.device)
-        )
-        columns = [column for c in kept for a in c.arguments for column in c.columns(a)]
-        cells = Population(
-            # the library size of a cell says little of what becomes of it
-            z[:, :-1].cpu().double().numpy(),
-            line.of(frame[time.name].to_numpy(float)),
-            grouped(frame, columns),
-            growth,
-        )
-        rng = np.random.default_rng(resolved_seed(None))
-        pairs, intervals, log_growth = coupled(cells, line, rule, _PAIRS, rng)
-        clock = fitted_clock(cells, line, rule, rng)
-        given: dict[str, Tensor] = {c.name: latents.conditions[c.name][pairs[:, 0]] for c in kept}
-        given[INTERVAL] = torch.from_numpy(self._encoded_interval(line, intervals))
-        given = self._with_nulls(given, latents.conditions)
-        steps_per_epoch = min(STEPS_PER_EPOCH, max_steps)
-        data = PairDataModule(latents, pairs, given, _BATCH_SIZE, steps_per_epoch)
-        self._run_transition(
-            "Trajectory",
-            TransitionPlan(model, name="trajectory", **(plan_kwargs or {})),
-            data,
-            max_steps,
-            accelerator=accelerator,
-            devices=devices,
-            **trainer_kwargs,
-        )
-        self.trajectory_ = {
-            "knots": line.knots,
-            "clock": clock,
-            "within": [c.name for c in kept],
-            "cells": [str(name) for name in adata.obs_names[training]],
-            "log_growth": log_growth,
-            "knot": cells.knot,
-        }
-        self.trajectory_trained_ = True
+class TrajectoryMixin(TrajectoryTrainingMixin):
+    """``predict_trajectory``."""
 
     def predict_trajectory(
         self,
@@ -202,7 +76,8 @@ class TrajectoryMixin:
         For each cell, path and time (for each cell and time with ``return_mean``): counts in ``X``,
         latents in ``obsm["X_scldm"]``, and in ``obs`` the conditions with the new time under the
         user's own names, the name of the cell in ``"source_cell"`` and the number of the path in
-        ``"sample"``.
+        ``"sample"``; where growth is known, the number of descendants that the path stands for in
+        ``"weight"``, relative to the mean of all paths at that time.
 
         Raises
         ------
@@ -234,7 +109,10 @@ class TrajectoryMixin:
         cells = self._cells_at_start(adata, indices, condition)
         seed = resolved_seed(seed)
         job = self._trajectory_job(cells, when, n_samples, seed, rule, n_steps)
+        job.growth = self._growth()
         paths = way.paths(job)
+        weight = job.log_weight - job.log_weight.max(initial=0)
+        weight = np.exp(weight) / np.exp(weight).mean(axis=0)
         if return_mean:
             new, cell, sample = self._mean_of_paths(job, paths, n_samples, cells, when)
         else:
@@ -247,6 +125,9 @@ class TrajectoryMixin:
         names = cells.names[cell]
         new.obs[_SOURCE_CELL] = names.to_numpy()
         new.obs[_SAMPLE] = sample
+        if job.growth is not None:
+            paths_of = weight.reshape(-1, n_samples if return_mean else 1, len(when))
+            new.obs[_WEIGHT] = paths_of.mean(axis=1).ravel()
         labels = [f"{time:g}" for time in np.tile(when, len(cell) // len(when))]
         copies = n_samples > 1 and not return_mean
         new.obs_names = [
@@ -263,34 +144,6 @@ class TrajectoryMixin:
             **way.record(job),
         }
         return new
-
-    def get_growth_rates(self) -> pd.Series:
-        """Return how fast training cells multiply, births less deaths per unit of time.
-
-        As they were given by ``growth_key`` or estimated by unbalanced transport, relative to the
-        mean over cells of the same time: how large a population is, a sample does not say.
-
-        Returns
-        -------
-        One value for each training cell but those of the last time.
-
-        Raises
-        ------
-        RuntimeError
-            If no trajectory is trained, or growth was neither given nor estimated.
-        """
-        self._require("trajectory")
-        state = self.trajectory_
-        rates = np.asarray(state["log_growth"], dtype=float)
-        known = np.isfinite(rates)
-        if not known.any():
-            raise RuntimeError(
-                "Growth is not known. Give `growth_key` to `train_trajectory`, or "
-                "`transport='unbalanced'`, which estimates it."
-            )
-        lengths = np.diff(state["knots"])[np.asarray(state["knot"])[known]]
-        names = np.asarray(state["cells"], dtype=object)[known]
-        return pd.Series(rates[known] / lengths, index=names, name="growth_rate")
 
     def _trajectory_job(
         self,
@@ -338,6 +191,15 @@ class TrajectoryMixin:
             self, latents, knot, source, when, line, clock, given, request, seed, rule, steps
         )
 
+    def _growth(self) -> Growth | None:
+        """Return how much cells grow, where that is known."""
+        state = self.trajectory_
+        log_growth = np.asarray(state["log_growth"], dtype=float)
+        if not np.isfinite(log_growth).any():
+            return None
+        x, knot = (np.asarray(state[name]) for name in ("x", "knot"))
+        return Growth(self, self._expression_space(), x, knot, log_growth)
+
     def _mean_of_paths(
         self, job: TrajectoryJob, paths: np.ndarray, n_samples: int, cells: Cells, when: np.ndarray
     ) -> tuple[AnnData, np.ndarray, np.ndarray]:
@@ -363,75 +225,6 @@ class TrajectoryMixin:
         new = self._as_anndata(frame.iloc[first].reset_index(drop=True), counts, latents, sizes)
         return new, np.repeat(np.arange(n), n_times), np.zeros(n * n_times, dtype=int)
 
-    def _run_transition(
-        self, stage: str, plan: TransitionPlan, data: Any, max_steps: int, **kwargs: Any
-    ) -> None:
-        """Train on pairs of cells, keeping which cells the other stages were trained on."""
-        split = self.train_indices, self.validation_indices, self.test_indices
-        with warnings.catch_warnings():
-            # there is nothing to validate on, and Lightning wonders why
-            warnings.filterwarnings("ignore", message=".*have no `validation_step`")
-            self._run_stage(
-                stage,
-                plan,
-                data,
-                -(-max_steps // data.steps_per_epoch),
-                monitor=None,
-                **{"gradient_clip_val": 1.0, "max_steps": max_steps, **kwargs},
-            )
-        # scvi-tools' runner has put the pairs of this stage in place of the cells of the others
-        self.train_indices, self.validation_indices, self.test_indices = split
-
-    def _new_trajectory_module(self, n_latent: int) -> TransitionDiffusion | None:
-        """Return the module of the stage, untrained, or ``None`` without a time."""
-        if _time_of(self.conditions) is None:
-            return None
-        embedders = {c.name: c.embedder for c in self.conditions if _can_be_kept(c)}
-        embedders[INTERVAL] = lambda width: FourierEmbedder(2, width)
-        return TransitionDiffusion(
-            embedders, n_latent, width=128, depth=2, dropout_rate=0.1, ema_decay=0.995
-        )
-
-    def _can_learn_trajectories(self) -> bool:
-        condition = _time_of(self.conditions)
-        if condition is None:
-            return False
-        training = self._split_of(self.adata)[0]
-        try:
-            Timeline.fit(self.training_frame_[condition.name].to_numpy(float)[training])
-        except ValueError:
-            return False
-        return True
-
-    def _encoded_interval(self, line: Timeline, before: np.ndarray) -> np.ndarray:
-        """Return both times of intervals as the networks see them, ``(n, 2)``."""
-        ends = np.stack([line.knots[before], line.knots[before + 1]], axis=1)
-        return self._time_condition().standardise(ends).astype(np.float32)
-
-    def _with_nulls(self, given: dict[str, Tensor], like: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return conditions with those that cells do not keep as not given."""
-        n = len(next(iter(given.values()))) if given else len(next(iter(like.values())))
-        free = {
-            c.name: torch.full((n, like[c.name].shape[1]), torch.nan)
-            for c in self.conditions
-            if _can_be_kept(c) and c.name not in given
-        }
-        return {**free, **given}
-
-    def _timeline(self) -> Timeline:
-        return Timeline(np.asarray(self.trajectory_["knots"], dtype=float))
-
-    def _time_condition(self) -> Number:
-        condition = _time_of(self.conditions)
-        if condition is None:
-            raise ValueError("No time is registered. Give `time_key` to `setup_anndata`.")
-        return condition
-
-    def _kept_conditions(self, within: Sequence[str]) -> list[Condition]:
-        names = [within] if isinstance(within, str) else list(within)
-        known = {c.name: c for c in self.conditions if _can_be_kept(c)}
-        return [chosen("within", name, known) for name in names]
-
     def _cells_at_start(
         self, adata: AnnData | None, indices: Sequence[int] | None, condition: Number
     ) -> Cells:
@@ -442,16 +235,6 @@ class TrajectoryMixin:
         return cells.at(np.flatnonzero(line.of(cells.frame[condition.name].to_numpy(float)) == 0))
 
 
-def _time_of(conditions: Sequence[Condition]) -> Number | None:
-    """Return the time among the conditions, if it is there."""
-    found = (c for c in conditions if isinstance(c, Number) and c.name == "time")
-    return next(found, None)
-
-
-def _can_be_kept(condition: Condition) -> bool:
-    return isinstance(condition, Category | PerturbationSet)
-
-
 def _checked_times(times: float | Sequence[float] | None, condition: Number) -> np.ndarray:
     if times is None:
         raise ValueError("`times` is missing: the times to predict cells at.")
@@ -459,19 +242,6 @@ def _checked_times(times: float | Sequence[float] | None, condition: Number) -> 
     if not len(when):
         raise ValueError("`times` is empty; at least one time is needed.")
     return when
-
-
-def _growth_of(adata: AnnData, key: str | None) -> np.ndarray:
-    if key is None:
-        return np.full(adata.n_obs, np.nan)
-    if key not in adata.obs:
-        raise KeyError(f"`growth_key={key!r}` is not a column of `adata.obs`.")
-    rates = pd.to_numeric(adata.obs[key], errors="coerce").to_numpy(float)
-    if not np.isfinite(rates).all():
-        raise ValueError(
-            f"`growth_key={key!r}` has values that are missing or not finite numbers."
-        )
-    return rates
 
 
 def _from_array(x: np.ndarray, device: torch.device) -> Any:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from sklearn.neighbors import KNeighborsRegressor
 from torch import Tensor
 
 from scldm.diffusion import Sampler
@@ -17,6 +18,7 @@ from scldm.train import Latents
 
 from ._blocks import BLOCK_SIZE, Stream, blocks, generator
 from ._choices import weight
+from ._expression import ExpressionSpace
 from ._order import Guidance, Order, name_of
 from ._request import Request
 from ._timeline import Timeline, clock_shares
@@ -25,11 +27,14 @@ __all__ = [
     "INTERVAL",
     "TRAJECTORY_METHODS",
     "FlowThroughTime",
+    "Growth",
     "Marginal",
     "Rollout",
     "TrajectoryJob",
     "TrajectoryMethod",
 ]
+
+_NEIGHBOURS = 15
 
 INTERVAL = "interval"
 """Name of the condition that the two times of a step are."""
@@ -61,6 +66,14 @@ class TrajectoryJob:
         The conditions of what comes out, for each path and time, paths first.
     seed, sampler, steps
         How to sample.
+    growth
+        Says how much cells grow, or ``None`` where nobody knows.
+
+    Attributes
+    ----------
+    log_weight
+        Log numbers of descendants that a path stands for at each time, ``(n_paths, n_times)``; ways that
+        know them fill them in.
     """
 
     model: Any
@@ -75,6 +88,11 @@ class TrajectoryJob:
     seed: int
     sampler: Sampler
     steps: int | None
+    growth: Growth | None = None
+    log_weight: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log_weight = np.zeros((len(self.source), len(self.times)))
 
     @property
     def device(self) -> torch.device:
@@ -106,6 +124,44 @@ class TrajectoryJob:
         """Return standardised cells as allowed latents and log library sizes in one array."""
         z, log_library = self.model.module.trajectory.flow.unstandardise(x)
         return torch.cat([self.model.module.autoencoder.allowed(z), log_library], dim=1)
+
+
+class Growth:
+    """Log growth of cells over an interval, from that of the nearest training cells.
+
+    Parameters
+    ----------
+    model
+        The model.
+    space
+        Where cells are near each other.
+    x, knot, log_growth
+        Coordinates of training cells, their time points, and log growth over the interval that
+        follows, NaN where it is not known.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        space: ExpressionSpace,
+        x: np.ndarray,
+        knot: np.ndarray,
+        log_growth: np.ndarray,
+    ) -> None:
+        self.model = model
+        self.space = space
+        self.learned: dict[int, KNeighborsRegressor] = {}
+        for before in np.unique(knot):
+            known = (knot == before) & np.isfinite(log_growth)
+            if known.any():
+                nearest = KNeighborsRegressor(min(_NEIGHBOURS, int(known.sum())))
+                self.learned[int(before)] = nearest.fit(x[known], log_growth[known])
+
+    def over(self, before: int, z: Tensor) -> np.ndarray:
+        """Return log growth of latents over an interval, ``(n,)``."""
+        if before not in self.learned:
+            return np.zeros(len(z))
+        return self.learned[before].predict(self.space.coordinates(self.model, z))
 
 
 class TrajectoryMethod(ABC):
@@ -161,8 +217,8 @@ class _Stepwise(TrajectoryMethod):
         knot = torch.from_numpy(job.knot[job.source[rows]]).to(x.device).unsqueeze(1)
         where = [job.line.interval(time) for time in job.times]
         path = x.unsqueeze(1).repeat(1, len(where), 1)
-        # whoever starts at the last knot has gone no interval that could be carried on
-        came_from = x
+        grown = np.zeros((len(rows), len(where)))
+        total = np.zeros(len(rows))
         for before in range(max(interval for interval, _ in where) + 1):
             shape = (BLOCK_SIZE, x.shape[1])
             drawn = torch.randn(shape, generator=stream, device=x.device)
@@ -171,13 +227,25 @@ class _Stepwise(TrajectoryMethod):
             if not (knot <= before).any():
                 continue
             after = self.step(job, x, drawn, job.given(rows, before), stream)
+            left = (knot <= before).squeeze(1).cpu().numpy()
+            growth = left * self.growth(job, before, x)
             for i, (interval, share) in enumerate(where):
                 if interval == before:
                     here = self.between(job, x, after, share, quantile, bridge)
                     path[:, i] = torch.where(knot <= before, here, path[:, i])
-            came_from = torch.where(knot <= before, x, came_from)
+                    grown[:, i] = total + min(share, 1.0) * growth
+            total += growth
             x = torch.where(knot <= before, after, x)
+        # the block is filled up with copies of its last path
+        own = slice(rows[0], rows[-1] + 1)
+        job.log_weight[own] = grown[: own.stop - own.start]
         return job.put_together(path.flatten(0, 1)).unflatten(0, path.shape[:2])
+
+    def growth(self, job: TrajectoryJob, before: int, x: Tensor) -> np.ndarray:
+        """Return log growth over an interval, ``(n,)``, zero where it is not known."""
+        if job.growth is None:
+            return np.zeros(len(x))
+        return job.growth.over(before, job.model.module.trajectory.flow.unstandardise(x)[0])
 
     @abstractmethod
     def step(

@@ -40,7 +40,8 @@ def trajectory(
     """Streams of predicted cells on a map of real ones, and expression over time.
 
     A predicted cell stands on the map where its nearest real cells do. The streams follow the mean
-    step of the paths that pass a place. Of genes the points are means at each time, the lines through
+    step of the paths that pass a place. Of genes, predicted cells counting by their ``weight`` if they
+    have one, the points are means at each time, the lines through
     them two standard errors; the bands hold nine in ten cells.
 
     Parameters
@@ -77,6 +78,7 @@ def trajectory(
     real_times, times = (numbers(adata, time_key, "time_key") for adata in (real, predicted))
     place = map_of(real, basis)
     require_known("predicted.obs", ["source_cell", "sample"], list(predicted.obs))
+    weight = predicted.obs["weight"].to_numpy(float) if "weight" in predicted.obs else None
     begin, step = _steps(real, predicted, times, place, use_rep)
     values = [log_expression(adata, genes, layer) for adata in (real, predicted) if genes]
     with style():
@@ -93,9 +95,8 @@ def trajectory(
         colour_bar(axes[:1], norm, COLOURS, time_key)
         for i, gene in enumerate(genes):
             ax = axes[1 + i]
-            sets = zip((real_times, times), values, (REAL, GENERATED), "os", strict=True)
-            for at, x, colour, marker in sets:
-                draw_trend(ax, trend(at, x[:, i]), colour, marker)
+            draw_trend(ax, trend(real_times, values[0][:, i]), REAL, "o")
+            draw_trend(ax, trend(times, values[1][:, i], weight), GENERATED, "s")
             ax.set_title(gene)
             ax.set_xlabel(time_key)
             ax.yaxis.set_major_locator(MaxNLocator(5))
