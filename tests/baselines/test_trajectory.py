@@ -111,7 +111,15 @@ def test_odd_cells_are_refused(change, words, cells):
         McCann().fit(*change(*cells))
 
 
-@pytest.mark.parametrize("time", [-1.0, np.nan])
+def test_odd_requests_are_refused(cells):
+    with pytest.raises(RuntimeError, match="`fit` first"):
+        McCann().predict(1.0)
+    for n in (0, -1, 2.5, True):
+        with pytest.raises(ValueError, match="`n_cells="):
+            Mixture().fit(*cells).predict(1.0, n)
+
+
+@pytest.mark.parametrize("time", [-1.0, np.nan, "late"])
 def test_times_before_the_first_are_refused(time, cells):
     with pytest.raises(ValueError, match="`time="):
         McCann().fit(*cells).predict(time)

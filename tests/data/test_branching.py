@@ -58,7 +58,14 @@ def test_genes_do_what_their_role_says():
 
 @pytest.mark.parametrize(
     "odd",
-    [{"n_cells": 0}, {"n_genes": 1.5}, {"times": ()}, {"branch_time": np.nan}, {"growth": -1}],
+    [
+        {"n_cells": 0},
+        {"n_genes": 1.5},
+        {"times": ()},
+        {"branch_time": np.nan},
+        {"growth": -1},
+        {"growth": np.inf},
+    ],
 )
 def test_odd_numbers_are_refused(odd):
     with pytest.raises(ValueError, match=f"`{next(iter(odd))}="):

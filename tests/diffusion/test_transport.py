@@ -73,12 +73,17 @@ def test_unbalanced_transport_finds_what_has_grown():
     assert ExactTransport().plan(x, y).sum(axis=1)[50:].sum() == pytest.approx(0.5)
 
 
+def test_a_plan_that_does_not_hold_is_refused(points):
+    with pytest.raises(RuntimeError, match="raise its `epsilon`"):
+        UnbalancedTransport(1e-3).plan(*points)
+
+
 def test_one_place_is_no_obstacle():
     plan = EntropicTransport().plan(np.zeros((3, 2)), np.zeros((4, 2)))
     np.testing.assert_allclose(plan, 1 / 12)
 
 
-@pytest.mark.parametrize("value", [0, -1, np.nan, np.inf])
+@pytest.mark.parametrize("value", [0, -1, np.nan, np.inf, True, "a"])
 def test_odd_weights_are_refused(value):
     with pytest.raises(ValueError, match="`epsilon="):
         EntropicTransport(value)

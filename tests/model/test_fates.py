@@ -10,6 +10,7 @@ import scvi
 from scldm import SCLDM
 from scldm.data import simulate_branching
 from scldm.model._branches import crossings, curve_of, differing, q_values
+from scldm.model._fates import _Fates
 
 BRANCH = 2.3
 
@@ -72,6 +73,32 @@ def test_an_earlier_end_and_cells_without_a_label(model):
     assert (one["probability", "B"] == 1).all()
 
 
+def test_numbers_can_name_fates_and_rare_ones_are_said(model):
+    obs = model.adata.obs
+    obs["code"] = obs["fate"].map({"A": 1, "B": 2}).astype(float)
+    obs.loc[obs.index[-2:], "code"] = 3
+    with pytest.warns(UserWarning, match=r"\['3'\] are no fates"):
+        fates = model.fate_probabilities(targets="code", indices=[0], n_samples=2, seed=0)
+    assert list(fates["probability"]) == ["1", "2"]
+    for wanted in (1, [1.0], "1"):
+        one = model.fate_probabilities(
+            targets="code", fates=wanted, indices=[0], n_samples=2, seed=0
+        )
+        assert list(one["probability"]) == ["1"]
+
+
+def test_who_is_there_already_has_no_interval_and_is_not_its_own_neighbour(model):
+    last = np.flatnonzero(model.adata.obs["time"] == 6)[:5]
+    fates = model.fate_probabilities(targets="fate", indices=last, n_samples=1, seed=0)
+    assert (fates["low"] == fates["high"]).all(axis=None)
+    # the only cell of a fate would be all of its neighbours that are of it
+    names = np.array(["u"] + ["v"] * 20, dtype=object)
+    x = np.arange(21.0)[:, None]
+    arrived = _Fates(["u", "v"], 0, x, names)
+    np.testing.assert_allclose(arrived.votes(x[:1]), [[0.0, 1.0]])
+    assert arrived.votes(x[:1] - 0.5)[0, 0] == pytest.approx(1 / 15)
+
+
 @pytest.mark.parametrize(
     ("kwargs", "error", "words"),
     [
@@ -81,6 +108,9 @@ def test_an_earlier_end_and_cells_without_a_label(model):
         ({"fates": ["C"]}, ValueError, r"`fates` has \['C'\]"),
         ({"n_samples": 0}, ValueError, "`n_samples=0`"),
         ({"level": 1.0}, ValueError, "`level=1.0`"),
+        ({"level": "0.9"}, ValueError, "`level='0.9'`"),
+        ({"at": "late"}, ValueError, "`at='late'`"),
+        ({"targets": ["fate"]}, KeyError, "`targets="),
         ({"targets": "label", "at": 1}, ValueError, "No fate"),
     ],
 )
@@ -97,9 +127,11 @@ def test_the_branch_is_found(model):
     assert row["time"] <= row["half"] <= row["end"]
     assert row["entropy_before"] > 0.7 and row["entropy_after"] < 0.1
     curve = found.curves.loc[("A", "B")]
-    assert curve["separation"].iloc[-1] > 2 > curve["separation"].iloc[0]
+    assert curve["separation"].iloc[-1] > 2 * curve["separation"].iloc[0]
     role = model.adata.var["role"]
     genes = found.genes.loc[("A", "B")]
+    # who leans to a fate differs before it begins
+    genes = genes[role[genes.index].isin(["A", "B"]).to_numpy()]
     rising, falling = (genes[genes["log2_fold_change"] * s > 0].index[:5] for s in (1, -1))
     assert set(role[rising]) == {"B"} and set(role[falling]) == {"A"}
     with pytest.raises(ValueError, match="one fate"):
@@ -118,6 +150,11 @@ def test_drivers_are_the_genes_of_the_fate(model, fates):
         model.driver_genes(late.rename(index=lambda name: f"x{name}"))
     with pytest.raises(ValueError, match="three or more"):
         model.driver_genes(late.iloc[:2])
+    with pytest.raises(ValueError, match="missing"):
+        model.driver_genes(late.where(late > 0))
+    with pytest.raises(ValueError, match="twice"):
+        model.driver_genes(pd.concat([late, late]))
+    assert model.driver_genes(late["probability"]).equals(drivers)
 
 
 def test_entropy_falls_where_shares_part():
@@ -138,6 +175,26 @@ def test_cells_of_other_fates_do_not_count():
     curve = curve_of(shares, np.zeros(20, int), np.zeros((20, 2)), np.array([0.0]))
     assert curve["n_cells"].tolist() == [0] and curve["entropy"].isna().all()
     assert np.isnan(crossings(curve)["time"])
+
+
+@pytest.mark.parametrize("entropy", [[0.5, 0.5, 0.5], [0.1, 0.5, 0.9], [1.0, 1.0, 0.95]])
+def test_what_loses_no_uncertainty_does_not_part(entropy):
+    found = crossings(pd.DataFrame({"time": [0.0, 1.0, 2.0], "entropy": entropy}))
+    assert np.isnan(found["time"]) and np.isnan(found["half"])
+    assert found["entropy_after"] == entropy[-1]
+
+
+def test_the_fall_begins_at_the_last_peak():
+    curve = pd.DataFrame({"time": [0.0, 1.0, 2.0, 3.0], "entropy": [0.5, 1.0, 0.9, 0.1]})
+    found = crossings(curve)
+    assert found["entropy_before"] == 1.0 and 2 < found["half"] < 3
+
+
+def test_labels_that_mean_nothing_do_not_part(model):
+    rng = np.random.default_rng(0)
+    model.adata.obs["coin"] = rng.choice(["x", "y"], model.adata.n_obs)
+    found = model.branch_points("coin", n_samples=10, max_cells=40, seed=0)
+    assert found.table["time"].isna().all() and found.genes.empty
 
 
 def test_differing_genes_agree_with_scipy():

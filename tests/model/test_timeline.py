@@ -34,14 +34,6 @@ def test_cells_belong_to_the_nearest_knot():
     assert line.of(np.array([-5, 0.4, 0.6, 1.9, 2.1, 9])).tolist() == [0, 0, 1, 1, 2, 2]
 
 
-@pytest.mark.parametrize(
-    ("time", "expected"),
-    [(0, (0, 0.0)), (0.5, (0, 0.5)), (1, (1, 0.0)), (2, (1, 0.5)), (5, (1, 2.0))],
-)
-def test_intervals(time, expected):
-    assert Timeline(np.array([0.0, 1.0, 3.0])).interval(time) == expected
-
-
 def test_times_that_cannot_be_learned_from_are_refused():
     with pytest.raises(ValueError, match="two or more times"):
         Timeline.fit(np.zeros(20))
@@ -49,6 +41,13 @@ def test_times_that_cannot_be_learned_from_are_refused():
         Timeline.fit(np.r_[np.zeros(20), 1.0])
     with pytest.raises(ValueError, match="`time_points`"):
         Timeline.fit(np.repeat([0.0, 1.0], 10), [0.0])
+    with pytest.raises(ValueError, match="`time_points=.*list of numbers"):
+        Timeline.fit(np.repeat([0.0, 1.0], 10), ["early", "late"])
+
+
+def test_mostly_one_time_is_two_knots():
+    times = np.r_[np.zeros(500), np.linspace(1, 2, 30)]
+    assert len(Timeline.fit(times).knots) >= 2
 
 
 def test_pairs_join_neighbouring_knots_within_groups():
@@ -84,8 +83,9 @@ def test_large_populations_are_coupled_in_rounds(monkeypatch):
     monkeypatch.setattr("scldm.model._timeline._MOST_CELLS", 15)
     cells = population(n=40)
     line = Timeline(np.array([0.0, 1.0, 2.0]))
-    pairs = coupled(cells, line, ExactTransport(), 600, np.random.default_rng(0))[0]
+    pairs, _, growth = coupled(cells, line, UnbalancedTransport(), 600, np.random.default_rng(0))
     assert len(np.unique(pairs[:, 0])) > 60
+    assert np.isfinite(growth[cells.knot < 2]).all()
 
 
 def test_groups_without_a_neighbour_are_an_error():
@@ -97,6 +97,25 @@ def test_groups_without_a_neighbour_are_an_error():
         )
 
 
+def test_growth_is_known_between_groups_where_it_is_given():
+    cells = population(n=100, groups=2)
+    line = Timeline(np.array([0.0, 1.0, 2.0]))
+    cells.growth[:] = np.where(cells.group == 1, 0.5, 0.0)
+    growth = coupled(cells, line, ExactTransport(), 50, np.random.default_rng(0))[2]
+    earlier = cells.knot < 2
+    gap = growth[earlier & (cells.group == 1)].mean() - growth[earlier & (cells.group == 0)].mean()
+    assert gap == pytest.approx(0.5, abs=1e-6)
+    assert np.exp(growth[cells.knot == 0]).mean() == pytest.approx(1)
+
+
+def test_groups_that_end_are_named():
+    cells = population(groups=2)
+    cells.group[cells.knot == 2] = 0
+    line = Timeline(np.array([0.0, 1.0, 2.0]))
+    with pytest.warns(UserWarning, match="20 cells of time 1 have none like them"):
+        coupled(cells, line, ExactTransport(), 50, np.random.default_rng(0))
+
+
 def test_clock_shares_have_the_mean_and_are_monotone():
     q = (np.arange(2000) + 0.5) / 2000
     for clock in (4.0, 64.0, np.inf):
@@ -104,6 +123,8 @@ def test_clock_shares_have_the_mean_and_are_monotone():
         assert early.mean() == pytest.approx(0.3, abs=1e-3)
         assert (late >= early).all()
     assert clock_shares(0.3, 4.0, q).std() > clock_shares(0.3, 64.0, q).std()
+    ends = clock_shares(np.repeat([0.0, 1.0], 1000), 4.0, q)
+    assert ends.tolist() == [0.0] * 1000 + [1.0] * 1000
 
 
 def test_the_clock_fits_how_well_cells_keep_time():

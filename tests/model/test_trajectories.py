@@ -73,12 +73,31 @@ def test_seed_decides_whatever_the_batch_size_and_the_global_state(model, method
     assert (predict(seed=1, n_samples=7).X != first.X).nnz > 0
 
 
-def test_the_order_of_times_does_not_matter(model):
+@pytest.mark.parametrize("method", METHODS)
+def test_the_order_of_times_does_not_matter(model, method):
     cells = starting(model, 5)
-    first = model.predict_trajectory(cells, [1, 2.5, 4], seed=0).obsm["X_scldm"]
-    other = model.predict_trajectory(cells, [4, 1, 2.5], seed=0).obsm["X_scldm"]
-    first, other = (x.reshape(5, 3, -1) for x in (first, other))
-    np.testing.assert_allclose(first[:, [2, 0, 1]], other, atol=1e-5)
+
+    def latents(times):
+        new = model.predict_trajectory(cells, times, method=method, seed=0)
+        return new.obsm["X_scldm"].reshape(5, 3, -1)
+
+    np.testing.assert_allclose(latents([1, 2.5, 4])[:, [2, 0, 1]], latents([4, 1, 2.5]), atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["rollout", "flow"])
+@pytest.mark.parametrize("own", [1.4, 1.6])
+def test_a_cell_between_time_points_starts_where_it_is(model, method, own):
+    cells = model.adata[np.flatnonzero(model.adata.obs["time"] == 2)[:20]].copy()
+    cells.obs["time"] = own
+
+    def latents(time):
+        return model.predict_trajectory(cells, time, method=method, seed=0).obsm["X_scldm"]
+
+    still = latents(own)
+    near, far = (np.square(latents(t) - still).sum(axis=1).mean() for t in (own + 0.05, 4))
+    assert near < 0.2 * far
+    with pytest.raises(ValueError, match="before the time"):
+        latents(own - 0.1)
 
 
 def test_predicted_populations_are_like_the_measured_ones(model):
@@ -171,8 +190,9 @@ def test_own_methods_and_settings(model):
 
     assert spread(Rollout(noise=1.0)) > spread(Rollout())
     assert spread(FlowThroughTime(noise=1.0)) > spread(FlowThroughTime())
-    with pytest.raises(ValueError, match="`noise="):
-        Rollout(noise=-1)
+    for odd in ({"noise": -1}, {"clock": 0}, {"clock": "4"}):
+        with pytest.raises(ValueError, match=f"`{next(iter(odd))}="):
+            Rollout(**odd)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +207,8 @@ def test_own_methods_and_settings(model):
         ({"times": 1, "n_samples": 0}, "`n_samples=0`"),
         ({"times": 1, "sampler": "ddpm"}, "adds noise"),
         ({"times": 1, "steps": 0}, "`steps=0`"),
+        ({"times": [1, 1]}, "`times` has 1 twice"),
+        ({"times": 1, "batch_size": 0}, "`batch_size=0`"),
     ],
 )
 def test_odd_requests_are_refused(model, kwargs, words):
@@ -220,12 +242,19 @@ def test_training_says_what_is_wrong(adata):
         ({"growth_key": "fate"}, ValueError, "`growth_key='fate'`"),
         ({"time_points": [1]}, ValueError, "`time_points`"),
         ({"max_steps": 0}, ValueError, "`max_steps=0`"),
+        ({"growth_key": "wild"}, ValueError, "`growth_key='wild'`.*per unit"),
+        ({"plan_kwargs": {"rate": 1}}, TypeError, "rate"),
+        ({"early_stopping": True}, TypeError, "`early_stopping`"),
+        ({"max_stepss": 1}, TypeError, "max_stepss"),
     ],
 )
-def test_odd_training_is_refused_before_anything_changes(model, kwargs, error, words):
+def test_odd_training_is_refused_and_what_was_trained_stays(model, kwargs, error, words):
+    model.adata.obs["wild"] = np.arange(model.adata.n_obs)
+    expected = model.predict_trajectory(starting(model, 3), 2, seed=0)
     with pytest.raises(error, match=words):
         model.train_trajectory(**kwargs)
-    assert model.trajectory_trained_
+    again = model.predict_trajectory(starting(model, 3), 2, seed=0)
+    np.testing.assert_array_equal(expected.X.toarray(), again.X.toarray())
 
 
 def test_growth_rates_are_those_given():
@@ -284,6 +313,35 @@ def test_a_saved_model_predicts_the_same(model, tmp_path):
     again = loaded.predict_trajectory(cells, [1, 3.5], seed=0)
     np.testing.assert_array_equal(expected.X.toarray(), again.X.toarray())
     assert loaded.get_growth_rates().equals(model.get_growth_rates())
+    alone = SCLDM.load(tmp_path / "model", adata=False)
+    again = alone.predict_trajectory(cells, [1, 3.5], seed=0)
+    np.testing.assert_array_equal(expected.X.toarray(), again.X.toarray())
+    # cells it was shown are not those it was trained on
+    for ask in (
+        lambda: alone.predict_trajectory(times=1),
+        lambda: alone.fate_probabilities(cells, "fate"),
+        lambda: alone.branch_points("fate"),
+        lambda: alone.train_trajectory(5),
+    ):
+        with pytest.raises(RuntimeError, match="without its training data"):
+            ask()
+
+
+def test_times_that_cannot_be_learned_from_are_said(adata):
+    adata.obs["day"] = np.where(np.arange(adata.n_obs) < 3, 0.0, 1.0)
+    scvi.settings.seed = 0
+    SCLDM.setup_anndata(adata, layer="counts", time_key="day")
+    model = SCLDM(adata, n_latent=3, n_hidden=16, width=16, depth=1)
+    with pytest.warns(UserWarning, match="No trajectories are learned.*less than 5 cells"):
+        model.train(max_epochs=1, max_steps=2, enable_progress_bar=False)
+    assert not model.trajectory_trained_
+    with pytest.raises(ValueError, match="less than 5 cells"):
+        model.train(
+            max_epochs=1,
+            max_steps=2,
+            trajectory_kwargs={"max_steps": 1},
+            enable_progress_bar=False,
+        )
 
 
 def test_a_single_time_is_left_out_of_training(adata):

@@ -70,6 +70,7 @@ def test_a_map_and_a_panel_for_each_gene(real, predicted, tmp_path):
         ({"basis": "X_tsne"}, "`basis='X_tsne'`"),
         ({"use_rep": "X_pca"}, "`use_rep='X_pca'`"),
         ({"genes": "none"}, "`genes`"),
+        ({"layer": "none"}, "`layer='none'`"),
     ],
 )
 def test_what_is_missing_is_named(real, predicted, kwargs, words):
@@ -101,6 +102,16 @@ def test_maps_of_some_cells(real, table):
     assert [len(part.get_offsets()) for part in axes[0].collections] == [90, 10]
     with pytest.raises(ValueError, match="not in `adata`"):
         fates(real[:5].copy(), table, show=False)
+    with pytest.raises(TypeError, match="`branch_points`"):
+        fates(real, table, pd.DataFrame(), show=False)
+    assert len(fates(real, table["probability"], show=False)) == 2
+
+
+def test_many_places_are_put_together():
+    at = np.linspace(0, 1, 600)
+    summary = trend(at, at)
+    assert len(summary) == 12
+    np.testing.assert_allclose(summary[:, 0], summary[:, 1])
 
 
 def test_weights_of_a_trend():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -84,9 +85,15 @@ class TrajectoryBaseline(ABC):
         Raises
         ------
         ValueError
-            If the time is before the first or not finite.
+            If the time is before the first or not a number, or the number of cells is below 1.
+        RuntimeError
+            If nothing was learned.
         """
-        if not (np.isfinite(time) and time >= self.times_[0]):
+        if not hasattr(self, "times_"):
+            raise RuntimeError("Nothing is learned yet. Call `fit` first.")
+        if isinstance(n_cells, bool) or not isinstance(n_cells, int | np.integer) or n_cells < 1:
+            raise ValueError(f"`n_cells={n_cells!r}` must be a whole number of 1 or more.")
+        if not (isinstance(time, Real) and np.isfinite(time) and time >= self.times_[0]):
             raise ValueError(
                 f"`time={time!r}` must be a number from {self.times_[0]:g}, the first time, on."
             )

@@ -84,8 +84,8 @@ def simulate_branching(
     when = np.unique(np.asarray(times, dtype=float))
     if not len(when) or not np.isfinite([*when, branch_time]).all():
         raise ValueError(f"`times={times!r}` and `branch_time={branch_time!r}` must be finite.")
-    if not growth >= 0:
-        raise ValueError(f"`growth={growth!r}` must be 0 or more.")
+    if not 0 <= growth < np.inf:
+        raise ValueError(f"`growth={growth!r}` must be a finite number of 0 or more.")
     rng = np.random.default_rng(seed)
     parts = [_population(t, n_cells, branch_time, growth, rng) for t in when]
     obs = pd.concat(parts, ignore_index=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from numbers import Real
 
 import numpy as np
 import ot
@@ -31,6 +32,7 @@ Array = NDArray[np.float64]
 
 _SWEEPS = 2000
 _LARGEST_EXPONENT = 500.0
+_TOLERANCE = 0.05
 
 
 class Transport(ABC):
@@ -58,9 +60,18 @@ class Transport(ABC):
         b = np.full(len(y), 1 / len(y))
         cost = ot.dist(x, y)
         plan = self._solve(a, b, cost / (cost.mean() or 1.0))
-        if not (np.isfinite(plan).all() and plan.sum() > 0):
-            raise RuntimeError(f"{type(self).__name__} found no plan; raise its `epsilon`.")
-        return plan / plan.sum()
+        total = plan.sum()
+        if not (np.isfinite(total) and total > 0 and self._holds(plan / total, b)):
+            raise RuntimeError(
+                f"{type(self).__name__} found no plan between {len(x)} and {len(y)} cells; raise its "
+                "`epsilon`."
+            )
+        return plan / total
+
+    @staticmethod
+    def _holds(plan: Array, b: Array) -> bool:
+        """Say whether the later population comes out, to one cell in twenty."""
+        return bool(np.abs(plan.sum(axis=0) - b).sum() < _TOLERANCE)
 
     @abstractmethod
     def _solve(self, a: Array, b: Array, cost: Array) -> Array:
@@ -126,7 +137,7 @@ class UnbalancedTransport(Transport):
         self.slack = _positive("slack", slack)
 
     def _solve(self, a: Array, b: Array, cost: Array) -> Array:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
             # says that the kernel underflowed, which the check of the plan says too
             warnings.simplefilter("ignore")
             return ot.unbalanced.sinkhorn_unbalanced(
@@ -164,8 +175,8 @@ class MoscotTransport(Transport):
 
     def __init__(self, epsilon: float = 0.05, tau_a: float = 1.0) -> None:
         self.epsilon = _positive("epsilon", epsilon)
-        if not 0 < tau_a <= 1:
-            raise ValueError(f"`tau_a={tau_a!r}` must be a number above 0 and at most 1.")
+        if _positive("tau_a", tau_a) > 1:
+            raise ValueError(f"`tau_a={tau_a!r}` must be at most 1.")
         self.tau_a = tau_a
         self.estimates_growth = tau_a < 1
         try:
@@ -189,7 +200,7 @@ class MoscotTransport(Transport):
 
 
 def _positive(name: str, value: float) -> float:
-    if not (np.isfinite(value) and value > 0):
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < np.inf:
         raise ValueError(f"`{name}={value!r}` must be a number above 0.")
     return float(value)
 

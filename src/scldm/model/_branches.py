@@ -21,6 +21,7 @@ __all__ = [
 ]
 
 _CLOSE = 0.5
+_LEAST_FALL = 0.2
 _FEWEST_CELLS = 5
 _TARGET_SUM = 1e4
 
@@ -34,7 +35,8 @@ class BranchPoints:
     table
         A row for each pair of fates, the earliest split first: ``first`` and ``second``; ``time``,
         when the split begins, a fifth of the uncertainty between the two being gone; ``half`` and
-        ``end``, when half and four fifths are; ``entropy_before`` and ``entropy_after`` in bits.
+        ``end``, when half and four fifths are; ``entropy_before`` and ``entropy_after`` in bits. The
+        times are NaN where less than 0.2 bits are lost: those fates do not part.
     curves
         By pair and time point: mean ``entropy`` in bits of the choice between the two,
         ``separation`` (how far the cells that lean to either are apart along the line between them,
@@ -42,7 +44,9 @@ class BranchPoints:
     genes
         By pair, genes that differ between cells of the two fates at the first time point at which
         half of the uncertainty is gone: ``log2_fold_change`` (second against first), ``auroc`` (chance that a cell of the
-        second has more), ``p_value`` and ``q_value`` (Mann-Whitney, Benjamini-Hochberg).
+        second has more), ``p_value`` and ``q_value`` (Mann-Whitney, Benjamini-Hochberg). The cells were
+        told apart by their expression, so these p-values order genes and test nothing. Pairs that do
+        not part, or of which few cells are certain, have no rows.
     """
 
     table: pd.DataFrame
@@ -94,8 +98,12 @@ def crossings(curve: pd.DataFrame) -> dict[str, float]:
         return dict.fromkeys(nothing, np.nan)
     time, entropy = known["time"].to_numpy(), known["entropy"].to_numpy()
     # from the last time at which it was highest on
-    falling = np.minimum.accumulate(entropy)
+    start = len(entropy) - 1 - int(entropy[::-1].argmax())
+    time, falling = time[start:], np.minimum.accumulate(entropy[start:])
     top, end = falling[0], falling[-1]
+    ends = {"entropy_before": float(top), "entropy_after": float(end)}
+    if top - end < _LEAST_FALL:
+        return {"time": np.nan, "half": np.nan, "end": np.nan, **ends}
 
     def when(gone: float) -> float:
         below = np.flatnonzero(falling <= top - gone * (top - end))
@@ -108,8 +116,7 @@ def crossings(curve: pd.DataFrame) -> dict[str, float]:
         "time": when(0.2),
         "half": when(0.5),
         "end": when(0.8),
-        "entropy_before": float(top),
-        "entropy_after": float(end),
+        **ends,
     }
 
 

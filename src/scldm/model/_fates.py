@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from anndata import AnnData
 from scipy.stats import norm
 from scipy.stats import t as student
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import NearestNeighbors
 
 from scldm.diffusion import Sampler
 
@@ -36,6 +37,7 @@ from ._trajectory_methods import Rollout
 __all__ = ["FatesMixin"]
 
 _NEIGHBOURS = 15
+_SAME = 1e-9
 _STATISTICS = ("probability", "low", "high")
 _SURE = 0.8
 _FEWEST_CELLS = 5
@@ -88,7 +90,8 @@ class FatesMixin:
         -------
         One row for each cell. The columns are pairs: ``("probability", fate)``, which sum to 1 over
         fates, and the ends ``("low", fate)`` and ``("high", fate)`` of Wilson's interval, which tells
-        the error by the number of rollouts, not that of the model. ``result["probability"]`` is a
+        the error by the number of rollouts, not that of the model; cells that were not followed
+        have none. ``result["probability"]`` is a
         table of fates that CellRank's ``Lineage`` takes.
 
         Raises
@@ -102,7 +105,7 @@ class FatesMixin:
         """
         self._require("trajectory")
         n_samples = positive("n_samples", n_samples)
-        if not 0 < level < 1:
+        if not (isinstance(level, Real) and 0 < level < 1):
             raise ValueError(f"`level={level!r}` must be a number between 0 and 1.")
         rule, n_steps = deterministic(sampler, steps, default=None)
         cells = selected(self, adata, indices)
@@ -112,7 +115,11 @@ class FatesMixin:
         centre = (p + z**2 / (2 * n_samples)) / (1 + z**2 / n_samples)
         half = np.sqrt(p * (1 - p) / n_samples + z**2 / (4 * n_samples**2)) * z
         half /= 1 + z**2 / n_samples
-        parts = (p, np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1))
+        low, high = np.minimum(centre - half, p).clip(0), np.maximum(centre + half, p).clip(max=1)
+        # who is there already was not followed
+        there = self._knot_of(cells) >= arrived.knot
+        low[there], high[there] = p[there], p[there]
+        parts = (p, low, high)
         columns = pd.MultiIndex.from_product(
             [_STATISTICS, arrived.names], names=["statistic", targets]
         )
@@ -160,7 +167,7 @@ class FatesMixin:
         cells = self._some_of_each_time(max_cells, np.random.default_rng(seed))
         p = self._fates_of(cells, arrived, positive("n_samples", n_samples), seed, rule, n_steps)
         line = self._timeline()
-        knot = line.of(cells.frame[self._time_condition().name].to_numpy(float))
+        knot = self._knot_of(cells)
         x = self._coordinates(cells)
         expression = log_normalised(self._counts_at(cells))
         curves, rows, genes = [], [], []
@@ -171,6 +178,7 @@ class FatesMixin:
             row = crossings(curve)
             rows.append({**pair, **row})
             after = knot == int(np.searchsorted(line.knots, row["half"], side="left"))
+            after &= np.isfinite(row["half"])
             first, second = (after & (p[:, k] > _SURE) for k in (i, j))
             genes.append(differing(expression, first, second, self.var_names).assign(**pair))
         table = pd.DataFrame(rows).sort_values("time", ignore_index=True)
@@ -206,14 +214,17 @@ class FatesMixin:
         KeyError
             If cells of ``fates`` are not in the data.
         ValueError
-            If there are less than three cells.
+            If there are less than three cells, one stands there twice, or a probability is missing.
 
         References
         ----------
         Lange et al. (2022), *CellRank for directed single-cell fate mapping*, Nature Methods 19:159.
         """
+        p = _probabilities(fates)
         everything = selected(self, adata, None)
-        places = everything.names.get_indexer(fates.index)
+        if not everything.names.is_unique:
+            raise ValueError("`adata` has names of cells that are not unique.")
+        places = everything.names.get_indexer(p.index)
         if (places < 0).any():
             missing = fates.index[places < 0]
             raise KeyError(f"`fates` has cells that are not in the data: {shortened(missing)}.")
@@ -221,8 +232,8 @@ class FatesMixin:
             raise ValueError(f"`fates` has {len(places)} cells; correlations need three or more.")
         x = log_normalised(self._counts_at(everything.at(places)))
         parts = []
-        for fate in fates["probability"]:
-            r = correlation(x, fates["probability", fate].to_numpy(float))
+        for fate in p:
+            r = correlation(x, p[fate].to_numpy(float))
             df = len(places) - 2
             statistic = r * np.sqrt(df / np.maximum(1 - r**2, 1e-12))
             p_value = 2 * student.sf(np.abs(statistic), df)
@@ -237,12 +248,14 @@ class FatesMixin:
         self, targets: str, at: float | None, fates: Sequence[str] | None
     ) -> _Fates:
         adata = self._adata_manager_or_raise().adata
-        if targets not in adata.obs:
+        if not isinstance(targets, str) or targets not in adata.obs:
             raise KeyError(
                 f"`targets={targets!r}` is not a column of the training data's `obs`. Known: "
                 f"{list(adata.obs)}."
             )
         line = self._timeline()
+        if at is not None and not isinstance(at, Real):
+            raise ValueError(f"`at={at!r}` is not a number.")
         when = line.knots[-1] if at is None else float(at)
         if not line.knots[0] < when <= line.knots[-1]:
             raise ValueError(
@@ -250,42 +263,52 @@ class FatesMixin:
                 "first and the last time."
             )
         knot = int(line.of(np.array([when]))[0])
-        everything = selected(self, adata, None)
-        time = everything.frame[self._time_condition().name].to_numpy(float)
-        labels = adata.obs[targets]
-        here = (line.of(time) == knot) & labels.notna().to_numpy()
-        known = sorted(labels[here].astype(str).unique())
-        chosen = known if fates is None else [str(fate) for fate in fates]
-        if unknown := [fate for fate in chosen if fate not in known]:
+        everything = selected(self, None, None)
+        labels = pd.Series(_names(adata.obs[targets]))
+        here = np.zeros(len(labels), dtype=bool)
+        here[self._split_of(adata)[0]] = True
+        here &= (self._knot_of(everything) == knot) & labels.notna().to_numpy()
+        number = labels[here].value_counts()
+        known = sorted(number.index)
+        if not known:
+            raise ValueError(
+                f"No fate: `targets={targets!r}` has no value for any training cell of time "
+                f"{line.knots[knot]:g}."
+            )
+        wanted = (
+            known if fates is None else _names(pd.Series([fates] if np.isscalar(fates) else fates))
+        )
+        if unknown := [fate for fate in wanted if fate not in known]:
             raise ValueError(
                 f"`fates` has {unknown}, which no training cell of time {line.knots[knot]:g} is. "
                 f"Known: {shortened(known)}."
             )
-        text = labels.astype(str).to_numpy()
-        here &= np.isin(text, chosen)
-        number = pd.Series(text[here]).value_counts()
-        few = [fate for fate in chosen if number.get(fate, 0) < _FEWEST_CELLS]
+        few = [fate for fate in wanted if number[fate] < _FEWEST_CELLS]
         if few and fates is not None:
             raise ValueError(
                 f"`fates` has {few}, of which there are less than {_FEWEST_CELLS} cells."
             )
-        chosen = [fate for fate in chosen if fate not in few]
-        here &= np.isin(text, chosen)
-        if not here.any():
-            raise ValueError(
-                f"No fate of `targets={targets!r}` has {_FEWEST_CELLS} training cells of time "
-                f"{line.knots[knot]:g}."
+        if few:
+            warnings.warn(
+                f"{few} are no fates: less than {_FEWEST_CELLS} training cells of time "
+                f"{line.knots[knot]:g} are of them.",
+                UserWarning,
+                stacklevel=3,
             )
+        chosen = [fate for fate in wanted if fate not in few]
+        if not chosen:
+            raise ValueError(
+                f"No fate has {_FEWEST_CELLS} training cells of time {line.knots[knot]:g}."
+            )
+        here &= labels.isin(chosen).to_numpy()
         x = self._coordinates(everything.at(np.flatnonzero(here)))
-        model = KNeighborsClassifier(min(_NEIGHBOURS, int(here.sum()))).fit(x, text[here])
-        return _Fates([str(name) for name in model.classes_], knot, model)
+        return _Fates(chosen, knot, x, labels[here].to_numpy())
 
     def _fates_of(
         self, cells: Cells, arrived: _Fates, n_samples: int, seed: int, rule: Sampler, steps: Any
     ) -> np.ndarray:
         """Return the probability of each fate, ``(n_cells, n_fates)``."""
-        line = self._timeline()
-        knot = line.of(cells.frame[self._time_condition().name].to_numpy(float))
+        knot = self._knot_of(cells)
         p = np.empty((len(knot), len(arrived.names)))
         there = knot >= arrived.knot
         if there.any():
@@ -306,6 +329,10 @@ class FatesMixin:
         ends = torch.from_numpy(Rollout().paths(job)[:, 0, :-1])
         return self._expression_space().coordinates(self, ends)
 
+    def _knot_of(self, cells: Cells) -> np.ndarray:
+        """Return the time point that each cell counts for."""
+        return self._timeline().of(cells.frame[self._time_condition().name].to_numpy(float))
+
     def _coordinates(self, cells: Cells) -> np.ndarray:
         """Return where cells are in expression, ``(n, n_components)``."""
         return self._expression_space().coordinates(self, encoded(self, cells).mean)
@@ -325,9 +352,8 @@ class FatesMixin:
         return counts[cells.rows]
 
 
-@dataclass
 class _Fates:
-    """Says what cells of one time are.
+    """Says what cells of one time are, by the nearest of the training cells.
 
     Parameters
     ----------
@@ -335,14 +361,44 @@ class _Fates:
         The fates.
     knot
         The time point.
-    classifier
-        Fitted on latents of training cells.
+    x, labels
+        Coordinates of training cells of that time, and what they are.
     """
 
-    names: list[str]
-    knot: int
-    classifier: KNeighborsClassifier
+    def __init__(self, names: list[str], knot: int, x: np.ndarray, labels: np.ndarray) -> None:
+        self.names = names
+        self.knot = knot
+        self.is_of = labels[:, None] == np.array(names, dtype=object)
+        self.near = NearestNeighbors(n_neighbors=min(_NEIGHBOURS + 1, len(x))).fit(x)
 
     def votes(self, x: np.ndarray) -> np.ndarray:
-        """Return shares of neighbours by fate, ``(n, n_fates)``."""
-        return self.classifier.predict_proba(x)
+        """Return shares of neighbours by fate, ``(n, n_fates)``; no cell is its own neighbour."""
+        distance, place = self.near.kneighbors(x)
+        counts = distance > _SAME
+        # whoever is not among them has one neighbour too many
+        counts[counts.all(axis=1), -1] = False
+        counts[~counts.any(axis=1)] = True
+        weight = counts / counts.sum(axis=1, keepdims=True)
+        return np.einsum("nk,nkf->nf", weight, self.is_of[place])
+
+
+def _names(values: pd.Series) -> list[Any]:
+    """Return labels as text, NaN where there is none; whole numbers without their point."""
+    whole = pd.api.types.is_float_dtype(values)
+    return [np.nan if pd.isna(v) else f"{v:.12g}" if whole else str(v) for v in values]
+
+
+def _probabilities(fates: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of probabilities of what ``fate_probabilities`` returned.
+
+    Raises
+    ------
+    ValueError
+        If a value is missing or a cell stands there twice.
+    """
+    p = fates["probability"] if fates.columns.nlevels > 1 else fates
+    if not np.isfinite(p.to_numpy(float)).all():
+        raise ValueError("`fates` has cells whose probabilities are missing.")
+    if not p.index.is_unique:
+        raise ValueError("`fates` has cells twice.")
+    return p

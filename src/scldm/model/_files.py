@@ -142,6 +142,7 @@ class FilesMixin:
         if model.student_ is not None:
             model.module.diffusion.add_student(model.student_["steps"])
         model.module.load_state_dict(state)
+        model._loaded_without_data = adata is None
         model.to_device(torch_device)
         model.module.eval()
         return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ __all__ = [
 _MOST_KNOTS, _QUANTILES = 20, 10
 _FEWEST_CELLS = 5
 _MOST_CELLS = 2000
-_MOST_ROUNDS = 10
+_MOST_ROUNDS = 25
 _DRAWN = 1000
 
 CLOCKS = (4.0, 16.0, 64.0)
@@ -63,11 +64,16 @@ class Timeline:
         ValueError
             If there is but one time, or a knot has less than five cells.
         """
-        knots = np.unique(times if given is None else np.asarray(given, dtype=float))
+        try:
+            knots = np.unique(times if given is None else np.asarray(given, dtype=float))
+        except (TypeError, ValueError):
+            raise ValueError(f"`time_points={given!r}` must be a list of numbers.") from None
         if given is None and len(knots) > _MOST_KNOTS:
             edges = np.unique(np.quantile(times, np.linspace(0, 1, _QUANTILES + 1)))
             part = np.clip(np.searchsorted(edges, times, side="right") - 1, 0, len(edges) - 2)
             knots = np.unique([times[part == i].mean() for i in np.unique(part)])
+            # where most cells share one time, quantiles fall together
+            knots = knots if len(knots) > 1 else np.array([times.min(), times.max()])
         if len(knots) < 2 or not np.isfinite(knots).all():
             name = "`time_points`" if given is not None else "The registered time"
             raise ValueError(
@@ -89,16 +95,6 @@ class Timeline:
     def of(self, times: np.ndarray) -> np.ndarray:
         """Return the knot of each time, by number."""
         return np.searchsorted((self.knots[1:] + self.knots[:-1]) / 2, times, side="right")
-
-    def interval(self, time: float) -> tuple[int, float]:
-        """Return the interval of a time and the share of it that has passed.
-
-        From 0 up to the number of intervals - 1; past the last knot the share is above 1.
-        """
-        last = len(self.knots) - 2
-        before = int(np.clip(np.searchsorted(self.knots, time, side="right") - 1, 0, last))
-        start, end = self.knots[before : before + 2]
-        return before, float((time - start) / (end - start))
 
 
 @dataclass
@@ -143,7 +139,7 @@ def coupled(
     Returns
     -------
     Places of the pairs, ``(n, 2)``; the interval of each; and the log growth of each cell over the
-    interval that follows its knot, NaN where unknown.
+    interval that follows its knot, relative to the mean of the knot, NaN where unknown.
     """
     pairs, intervals = [], []
     log_growth = np.full(len(cells.x), np.nan)
@@ -152,6 +148,14 @@ def coupled(
         early = np.flatnonzero(cells.knot == before)
         later = np.flatnonzero(cells.knot == before + 1)
         shared = np.intersect1d(cells.group[early], cells.group[later])
+        if missing := int((~np.isin(cells.group[early], shared)).sum()):
+            warnings.warn(
+                f"{missing} cells of time {line.knots[before]:g} have none like them, in what cells are "
+                f"coupled `within`, at time {line.knots[before + 1]:g}; what becomes of them is guessed "
+                "from others.",
+                UserWarning,
+                stacklevel=4,
+            )
         early = early[np.isin(cells.group[early], shared)]
         if not len(early):
             raise ValueError(
@@ -165,6 +169,9 @@ def coupled(
             pairs.append(drawn)
             intervals.append(np.full(len(drawn), before))
             log_growth[sides[0]] = grown
+        own = log_growth[cells.knot == before]
+        if np.isfinite(own).any():
+            log_growth[cells.knot == before] = own - np.log(np.nanmean(np.exp(own)))
     return np.concatenate(pairs), np.concatenate(intervals), log_growth
 
 
@@ -176,31 +183,36 @@ def _pairs_of(
     n_pairs: int,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw pairs of one interval and group, in rounds of at most 2,000 cells a side."""
+    """Draw pairs of one interval and group, in rounds of at most 2,000 cells a side.
+
+    Every cell comes up in one round, but for what is more than 25 rounds.
+    """
     rounds = min(_MOST_ROUNDS, -(-max(map(len, sides)) // _MOST_CELLS))
-    pairs, total = [], np.zeros(len(cells.x))
-    seen = np.zeros(len(cells.x))
-    for _ in range(rounds):
-        early, later = (
-            side if len(side) <= _MOST_CELLS else rng.choice(side, _MOST_CELLS, replace=False)
-            for side in sides
-        )
+    parts = [_dealt(side, rounds, rng) for side in sides]
+    pairs, log_growth = [], np.full(len(cells.x), np.nan)
+    for early, later in zip(*parts, strict=True):
         growth = cells.growth[early] * length
         known = np.isfinite(growth).all()
-        plan = rule.plan(
-            cells.x[early], cells.x[later], np.exp(growth - growth.max()) if known else None
-        )
-        mass = plan.sum(axis=1)
+        mass = np.exp(growth - growth.max()) if known else None
+        plan = rule.plan(cells.x[early], cells.x[later], mass)
+        total = plan.sum(axis=1)
         if known or rule.estimates_growth:
-            total[early] += mass / mass.mean()
-            seen[early] += 1
-        rows = rng.choice(np.flatnonzero(mass > 0), -(-n_pairs // rounds))
+            own = np.log(np.maximum(total, 1e-12) / total.mean())
+            # how groups grow against each other only growth that is given says
+            log_growth[early] = own + (np.log(np.mean(np.exp(growth))) if known else 0.0)
+        rows = rng.choice(np.flatnonzero(total > 0), -(-n_pairs // rounds))
         steps = plan[rows].cumsum(axis=1)
         at = (rng.random((len(rows), 1)) * steps[:, -1:] >= steps).sum(axis=1)
         pairs.append(np.stack([early[rows], later[np.minimum(at, len(later) - 1)]], axis=1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        log_growth = np.log(total[sides[0]] / seen[sides[0]])
-    return np.concatenate(pairs), log_growth
+    return np.concatenate(pairs), log_growth[sides[0]]
+
+
+def _dealt(side: np.ndarray, rounds: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Deal cells out to rounds, at most 2,000 to each; all of a small side to every one."""
+    if len(side) <= _MOST_CELLS:
+        return [side] * rounds
+    hands = np.array_split(rng.permutation(side), rounds)
+    return [hand[:_MOST_CELLS] for hand in hands]
 
 
 def clock_shares(share: np.ndarray | float, clock: float, quantile: np.ndarray) -> np.ndarray:
@@ -219,10 +231,12 @@ def clock_shares(share: np.ndarray | float, clock: float, quantile: np.ndarray) 
     quantile
         Where in that distribution each cell is; a cell that keeps its quantile never turns back.
     """
-    share = np.clip(share, 1e-9, 1 - 1e-9)
+    share = np.broadcast_to(share, np.shape(quantile))
     if np.isinf(clock):
-        return np.full(np.shape(quantile), share)
-    return beta_distribution.ppf(quantile, clock * share, clock * (1 - share))
+        return share.copy()
+    inside = np.clip(share, 1e-6, 1 - 1e-6)
+    gone = beta_distribution.ppf(quantile, clock * inside, clock * (1 - inside))
+    return np.where(share <= 0, 0.0, np.where(share >= 1, 1.0, gone))
 
 
 def fitted_clock(
@@ -241,6 +255,7 @@ def fitted_clock(
     for knot in range(1, len(line.knots) - 1):
         outer = np.isin(cells.knot, (knot - 1, knot + 1))
         truth = cells.x[cells.knot == knot]
+        truth = truth[rng.permutation(len(truth))[:_DRAWN]]
         around = Population(
             cells.x[outer], np.where(cells.knot[outer] < knot, 0, 1), cells.group[outer],
             cells.growth[outer],
@@ -253,7 +268,7 @@ def fitted_clock(
             continue
         pairs = coupled(around, wide, rule, _DRAWN, rng)[0]
         start, end = around.x[pairs[:, 0]], around.x[pairs[:, 1]]
-        _, share = wide.interval(line.knots[knot])
+        share = (line.knots[knot] - wide.knots[0]) / np.ptp(wide.knots)
         quantile = rng.random(len(pairs))
         row = []
         for clock in CLOCKS:

@@ -35,6 +35,8 @@ _FEWEST_CELLS = 10
 class TrainingMixin:
     """``train``, ``train_autoencoder`` and ``train_diffusion``."""
 
+    _loaded_without_data = False
+
     def train(
         self,
         max_epochs: int | None = None,
@@ -105,7 +107,7 @@ class TrainingMixin:
         shared.pop("early_stopping")
         if self._can_learn_perturbations():
             self.train_perturbation(**{**shared, **(perturbation_kwargs or {})})
-        if self._can_learn_trajectories():
+        if trajectory_kwargs is not None or self._can_learn_trajectories():
             self.train_trajectory(**{**shared, **(trajectory_kwargs or {})})
 
     def train_autoencoder(
@@ -269,8 +271,12 @@ class TrainingMixin:
         StageRunner(self, plan, data, max_epochs=max_epochs, callbacks=callbacks, **kwargs)()
 
     def _adata_manager_or_raise(self):
-        if self.adata_manager is None:
-            raise RuntimeError("The model has no data. Load it with `adata=` to train it further.")
+        # cells that such a model is shown later are registered, and still no training data
+        if self.adata_manager is None or self._loaded_without_data:
+            raise RuntimeError(
+                "The model was loaded without its training data. Load it with `adata=` for what needs "
+                "them, or give cells."
+            )
         return self.adata_manager
 
     def _start_autoencoder(self, indices: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 from torch import Tensor
@@ -50,7 +51,8 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
         Parameters
         ----------
         adata
-            Registered cells; ``None`` takes those of the training data at its first time.
+            Registered cells; ``None`` takes the training data: cells of the first time point or, with
+            ``indices``, those.
         times
             When, in the unit of the registered time, in any order; none before a cell's own.
         indices
@@ -104,12 +106,21 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
         if taken:
             raise ValueError(f"The columns {taken} of `obs` are needed for the result.")
         n_samples = positive("n_samples", n_samples)
+        batch_size = positive("batch_size", batch_size)
         rule, n_steps = deterministic(sampler, steps, default=None)
         when = _checked_times(times, condition)
         cells = self._cells_at_start(adata, indices, condition)
         seed = resolved_seed(seed)
+        state = self.trajectory_
         job = self._trajectory_job(cells, when, n_samples, seed, rule, n_steps)
         job.growth = self._growth()
+        if way.stage == "trajectory" and when.max() > state["last"]:
+            warnings.warn(
+                f"`times` has {when.max():g}, beyond the last time of the training cells, "
+                f"{state['last']:g}; cells stay as they were last.",
+                UserWarning,
+                stacklevel=2,
+            )
         paths = way.paths(job)
         weight = job.log_weight - job.log_weight.max(initial=0)
         weight = np.exp(weight) / np.exp(weight).mean(axis=0)
@@ -128,7 +139,7 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
         if job.growth is not None:
             paths_of = weight.reshape(-1, n_samples if return_mean else 1, len(when))
             new.obs[_WEIGHT] = paths_of.mean(axis=1).ravel()
-        labels = [f"{time:g}" for time in np.tile(when, len(cell) // len(when))]
+        labels = [f"{time:.12g}" for time in np.tile(when, len(cell) // len(when))]
         copies = n_samples > 1 and not return_mean
         new.obs_names = [
             f"{name}_{k}_{label}" if copies else f"{name}_{label}"
@@ -159,19 +170,10 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
         condition = self._time_condition()
         own = cells.frame[condition.name].to_numpy(float)
         knot = line.of(own)
-        # within its knot's own reach a cell stands for the knot
-        begin = np.minimum(own, line.knots[knot])
-        if (when.min() < begin).any():
+        if (when.min() < own).any():
             raise ValueError(
                 f"`times` has {when.min():g}, before the time of some of the cells "
                 f"({own.max():g}); only later states can be predicted."
-            )
-        if when.max() > line.knots[-1]:
-            warnings.warn(
-                f"`times` has {when.max():g}, beyond the last time of the training cells, "
-                f"{line.knots[-1]:g}; cells stay as they were last.",
-                UserWarning,
-                stacklevel=3,
             )
         source = np.repeat(np.arange(len(cells.rows)), n_samples)
         latents = without_scores(self, encoded(self, cells))
@@ -188,7 +190,7 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
         given = self._with_nulls(kept, latents.conditions)
         clock = float(state["clock"])
         return TrajectoryJob(
-            self, latents, knot, source, when, line, clock, given, request, seed, rule, steps
+            self, latents, knot, own, source, when, line, clock, given, request, seed, rule, steps
         )
 
     def _growth(self) -> Growth | None:
@@ -241,6 +243,8 @@ def _checked_times(times: float | Sequence[float] | None, condition: Number) -> 
     when = condition.parse("times", times)["times"].to_numpy(float)
     if not len(when):
         raise ValueError("`times` is empty; at least one time is needed.")
+    if len(np.unique(when)) < len(when):
+        raise ValueError(f"`times` has {when[pd.Series(when).duplicated()][0]:g} twice.")
     return when
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -50,8 +51,8 @@ class TrajectoryJob:
         The model.
     cells
         The cells.
-    knot
-        The knot of time that each starts at.
+    knot, begin
+        The knot of time that each counts for, and its own time.
     source
         For each path, the place of its cell.
     times
@@ -79,6 +80,7 @@ class TrajectoryJob:
     model: Any
     cells: Latents
     knot: np.ndarray
+    begin: np.ndarray
     source: np.ndarray
     times: np.ndarray
     line: Timeline
@@ -200,42 +202,57 @@ class _Stepwise(TrajectoryMethod):
     Parameters
     ----------
     clock
-        How well cells keep time between knots, see :func:`scldm.model.clock_shares`; ``None`` takes what
-        fits the data.
+        How well cells keep time between knots: the way that one has gone at a share s of the interval is
+        drawn from Beta(clock s, clock (1 - s)). ``None`` takes what fits the data, infinity has all on
+        time.
     noise
-        Standard deviation, in standardised latents, of a Brownian bridge between knots, half-way
-        twice that of its mean over the interval; 0 is none.
+        Noise on that way, in standard deviations of the latents: a Brownian bridge whose spread at a
+        share s is ``noise * sqrt(s * (1 - s))``.
+
+    Raises
+    ------
+    ValueError
+        If the clock is not above 0 or the noise is below 0.
     """
 
     def __init__(self, clock: float | None = None, noise: float = 0.0) -> None:
+        if clock is not None and not (isinstance(clock, Real) and clock > 0):
+            raise ValueError(f"`clock={clock!r}` must be a number above 0, or None.")
         self.clock = clock
         self.noise = weight("noise", noise)
 
     def block(self, job: TrajectoryJob, block: int, rows: np.ndarray) -> Tensor:
         stream = job.stream(block)
         x = job.start(block, rows)
-        knot = torch.from_numpy(job.knot[job.source[rows]]).to(x.device).unsqueeze(1)
-        where = [job.line.interval(time) for time in job.times]
-        path = x.unsqueeze(1).repeat(1, len(where), 1)
-        grown = np.zeros((len(rows), len(where)))
-        total = np.zeros(len(rows))
-        for before in range(max(interval for interval, _ in where) + 1):
-            shape = (BLOCK_SIZE, x.shape[1])
-            drawn = torch.randn(shape, generator=stream, device=x.device)
-            bridge = torch.randn(shape, generator=stream, device=x.device)
-            quantile = torch.rand(shape[0], 1, generator=stream, device=x.device)
-            if not (knot <= before).any():
+        first, begin = job.knot[job.source[rows]], job.begin[job.source[rows]]
+        knots, last = job.line.knots, len(job.line.knots) - 2
+        passed = np.searchsorted(knots, job.times, side="right") - 1
+        interval = np.clip(np.maximum(passed, first[:, None]), 0, last)
+        path = x.unsqueeze(1).repeat(1, len(job.times), 1)
+        grown, total = np.zeros(interval.shape), np.zeros(len(rows))
+        for before in range(interval.max() + 1):
+            drawn, bridge = (
+                torch.randn(BLOCK_SIZE, x.shape[1], generator=stream, device=x.device)
+                for _ in range(2)
+            )
+            quantile = torch.rand(BLOCK_SIZE, 1, generator=stream, device=x.device)
+            going = first <= before
+            if not going.any():
                 continue
             after = self.step(job, x, drawn, job.given(rows, before), stream)
-            left = (knot <= before).squeeze(1).cpu().numpy()
-            growth = left * self.growth(job, before, x)
-            for i, (interval, share) in enumerate(where):
-                if interval == before:
-                    here = self.between(job, x, after, share, quantile, bridge)
-                    path[:, i] = torch.where(knot <= before, here, path[:, i])
-                    grown[:, i] = total + min(share, 1.0) * growth
-            total += growth
-            x = torch.where(knot <= before, after, x)
+            # a cell of a time between knots has less of its first interval before it
+            start = np.where(first == before, begin, knots[before])
+            length = knots[before + 1] - start
+            growth = self.growth(job, before, x) * length / (knots[before + 1] - knots[before])
+            for i, time in enumerate(job.times):
+                here = going & (interval[:, i] == before)
+                if here.any():
+                    share = np.clip((time - start) / length, 0, 1)[:, None]
+                    between = self.between(job, x, after, share, quantile, bridge)
+                    path[here, i] = between[here]
+                    grown[here, i] = (total + share[:, 0] * growth)[here]
+            total += going * growth
+            x = torch.where(torch.from_numpy(going).to(x.device).unsqueeze(1), after, x)
         # the block is filled up with copies of its last path
         own = slice(rows[0], rows[-1] + 1)
         job.log_weight[own] = grown[: own.stop - own.start]
@@ -263,23 +280,31 @@ class _Stepwise(TrajectoryMethod):
         job: TrajectoryJob,
         x: Tensor,
         after: Tensor,
-        share: float,
+        share: np.ndarray,
         quantile: Tensor,
         bridge: Tensor,
     ) -> Tensor:
-        """Return cells at a share of the way; past the last knot they stay as they were there."""
-        if share >= 1:
-            return after
-        if share <= 0:
-            return x
+        """Return cells at shares of the way, ``(n, 1)`` each; at its ends they are there."""
         clock = job.clock if self.clock is None else self.clock
         gone = clock_shares(share, clock, quantile.cpu().double().numpy())
         way = torch.from_numpy(gone).to(x)
-        return x + way * (after - x) + self.noise * (share * (1 - share)) ** 0.5 * bridge
+        spread = torch.from_numpy(self.noise * np.sqrt(share * (1 - share))).to(x)
+        return x + way * (after - x) + spread * bridge
 
 
 class Rollout(_Stepwise):
-    """Diffusion of the next state given the present one, knot by knot."""
+    """Diffusion of the next state given the present one, knot by knot.
+
+    Parameters
+    ----------
+    clock
+        How well cells keep time between knots: the way that one has gone at a share s of the interval is
+        drawn from Beta(clock s, clock (1 - s)). ``None`` takes what fits the data, infinity has all on
+        time.
+    noise
+        Noise on that way, in standard deviations of the latents: a Brownian bridge whose spread at a
+        share s is ``noise * sqrt(s * (1 - s))``.
+    """
 
     def step(self, job, x, noise, given, stream):
         model = job.model.module.trajectory.conditional
@@ -313,9 +338,11 @@ class Marginal(TrajectoryMethod):
     def block(self, job: TrajectoryJob, block: int, rows: np.ndarray) -> Tensor:
         order = Order(job.request, job.seed, job.sampler, job.steps, Guidance())
         parts = []
-        for i in range(len(job.times)):
+        # streams go by the order of times, not by the order in which they were asked for
+        for i, rank in enumerate(np.argsort(np.argsort(job.times, kind="stable"))):
             at = rows * len(job.times) + i
-            z, log_library = job.model._sample_block(order, block * len(job.times) + i, at)
+            stream = block * len(job.times) + int(rank)
+            z, log_library = job.model._sample_block(order, stream, at)
             parts.append(torch.cat([z, log_library], dim=1))
         return torch.stack(parts, dim=1)
 

@@ -30,6 +30,7 @@ __all__ = ["TrajectoryTrainingMixin"]
 
 _MAX_STEPS, _BATCH_SIZE = 1500, 256
 _PAIRS = 20_000
+_MOST_GROWTH = 20.0
 
 
 class TrajectoryTrainingMixin:
@@ -89,6 +90,8 @@ class TrajectoryTrainingMixin:
             or no cells of two neighbouring times can be coupled.
         KeyError
             If ``growth_key`` is not a column of ``adata.obs``.
+        TypeError
+            If arguments of early stopping are given.
         RuntimeError
             If stage 1 has not been trained.
         """
@@ -103,18 +106,24 @@ class TrajectoryTrainingMixin:
         if not isinstance(rule, Transport):
             rule = chosen("transport", transport, TRANSPORTS)()
         kept = self._kept_conditions(within)
+        if odd := sorted({"early_stopping", "max_epochs", "monitor"} & set(trainer_kwargs)):
+            raise TypeError(
+                f"`{odd[0]}` has no meaning here: the stage takes `max_steps` steps and has nothing to "
+                "validate on."
+            )
         adata = self._adata_manager_or_raise().adata
         self.training_frame_ = self._read_conditions(adata)
         training = self._split_of(adata)[0]
         frame = self.training_frame_.iloc[training].reset_index(drop=True)
         line = Timeline.fit(frame[time.name].to_numpy(float), time_points)
-        growth = _growth_of(adata, growth_key)[training]
+        growth = _growth_of(adata, growth_key, float(np.diff(line.knots).max()))[training]
         latents = self._encode(adata)[training]
-        self.trajectory_trained_ = False
         model = self._new_trajectory_module(self.module.diffusion.n_latent)
         assert model is not None
-        self.module.trajectory = model.to(self.device)
-        model.fit_standardisation(latents.mean, latents.variance, latents.log_library)
+        model.to(self.device).fit_standardisation(
+            latents.mean, latents.variance, latents.log_library
+        )
+        plan = TransitionPlan(model, name="trajectory", **(plan_kwargs or {}))
         space = ExpressionSpace.fit(self, latents.mean, frame)
         columns = [column for c in kept for a in c.arguments for column in c.columns(a)]
         cells = Population(
@@ -131,17 +140,25 @@ class TrajectoryTrainingMixin:
         given = self._with_nulls(given, latents.conditions)
         steps_per_epoch = min(STEPS_PER_EPOCH, max_steps)
         data = PairDataModule(latents, pairs, given, _BATCH_SIZE, steps_per_epoch)
-        self._run_transition(
-            "Trajectory",
-            TransitionPlan(model, name="trajectory", **(plan_kwargs or {})),
-            data,
-            max_steps,
-            accelerator=accelerator,
-            devices=devices,
-            **trainer_kwargs,
-        )
+        before = self.module.trajectory, self.trajectory_trained_
+        self.module.trajectory, self.trajectory_trained_ = model, False
+        try:
+            self._run_transition(
+                "Trajectory",
+                plan,
+                data,
+                max_steps,
+                accelerator=accelerator,
+                devices=devices,
+                **trainer_kwargs,
+            )
+        except Exception:
+            # what was trained before stays
+            self.module.trajectory, self.trajectory_trained_ = before
+            raise
         self.trajectory_ = {
             "knots": line.knots,
+            "last": float(frame[time.name].max()),
             "clock": clock,
             "within": [c.name for c in kept],
             "cells": [str(name) for name in adata.obs_names[training]],
@@ -214,9 +231,13 @@ class TrajectoryTrainingMixin:
         if condition is None:
             return False
         training = self._split_of(self.adata)[0]
+        times = self.training_frame_[condition.name].to_numpy(float)[training]
+        if len(np.unique(times)) < 2:
+            return False
         try:
-            Timeline.fit(self.training_frame_[condition.name].to_numpy(float)[training])
-        except ValueError:
+            Timeline.fit(times)
+        except ValueError as error:
+            warnings.warn(f"No trajectories are learned: {error}", UserWarning, stacklevel=3)
             return False
         return True
 
@@ -263,14 +284,31 @@ def _can_be_kept(condition: Condition) -> bool:
     return isinstance(condition, Category | PerturbationSet)
 
 
-def _growth_of(adata: AnnData, key: str | None) -> np.ndarray:
+def _growth_of(adata: AnnData, key: str | None, longest: float) -> np.ndarray:
+    """Return the growth rate of each cell, NaN where none is given.
+
+    Parameters
+    ----------
+    adata
+        The cells.
+    key
+        Column of ``obs``.
+    longest
+        The longest interval between time points.
+    """
     if key is None:
         return np.full(adata.n_obs, np.nan)
-    if key not in adata.obs:
+    if not isinstance(key, str) or key not in adata.obs:
         raise KeyError(f"`growth_key={key!r}` is not a column of `adata.obs`.")
     rates = pd.to_numeric(adata.obs[key], errors="coerce").to_numpy(float)
     if not np.isfinite(rates).all():
         raise ValueError(
             f"`growth_key={key!r}` has values that are missing or not finite numbers."
+        )
+    if np.ptp(rates) * longest > _MOST_GROWTH:
+        raise ValueError(
+            f"`growth_key={key!r}` has rates from {rates.min():g} to {rates.max():g}: over {longest:g}, "
+            f"the longest interval, numbers of cells would differ by more than e^{_MOST_GROWTH:g}. Rates "
+            "are per unit of the registered time."
         )
     return rates

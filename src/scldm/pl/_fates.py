@@ -75,14 +75,22 @@ def fates(
     Raises
     ------
     ValueError
-        If the map, a gene or the column is missing, or cells of ``fates`` are not there.
+        If the map, a gene, the layer or the column is missing, or cells of ``fates`` are not there.
+    TypeError
+        If ``branch_points`` is something else.
     """
     genes = [genes] if isinstance(genes, str) else list(genes)
     place = map_of(adata, basis)
+    if not adata.obs_names.is_unique:
+        raise ValueError("`adata` has names of cells that are not unique.")
     rows = adata.obs_names.get_indexer(fates.index)
     if (rows < 0).any():
         raise ValueError(f"`fates` has {(rows < 0).sum()} cells that are not in `adata`.")
-    p = fates["probability"]
+    p = fates["probability"] if fates.columns.nlevels > 1 else fates
+    if branch_points is not None and not hasattr(branch_points, "curves"):
+        raise TypeError("`branch_points` is not what `branch_points()` returns.")
+    if layer is not None and layer not in adata.layers:
+        raise ValueError(f"`layer={layer!r}` is not a layer. Known: {list(adata.layers)}.")
     values = log_expression(adata, genes, layer)[rows] if genes else None
     times = numbers(adata, time_key, "time_key")[rows] if genes else None
     looks = category_styles([str(name) for name in p])

@@ -20,6 +20,7 @@ __all__ = ["bare", "map_of", "trajectory"]
 
 NEIGHBOURS = 10
 GRID = 24
+MOST_STEPS = 20_000
 COLOURS = "viridis"
 
 Array = NDArray[np.float64]
@@ -80,6 +81,10 @@ def trajectory(
     require_known("predicted.obs", ["source_cell", "sample"], list(predicted.obs))
     weight = predicted.obs["weight"].to_numpy(float) if "weight" in predicted.obs else None
     begin, step = _steps(real, predicted, times, place, use_rep)
+    if layer is not None and layer not in real.layers:
+        raise ValueError(
+            f"`layer={layer!r}` is not a layer of `real`. Known: {list(real.layers)}."
+        )
     values = [log_expression(adata, genes, layer) for adata in (real, predicted) if genes]
     with style():
         figure = new_figure(4.6 + 2.5 * len(genes), 3.4)
@@ -116,14 +121,17 @@ def map_of(adata: AnnData, basis: str) -> Array:
     Raises
     ------
     ValueError
-        If it is missing.
+        If it is missing or has one column.
     """
     if basis not in adata.obsm:
         raise ValueError(
             f"`basis={basis!r}` is not in `obsm`. Known: {list(adata.obsm)}. "
             "`scanpy.tl.umap` makes a map of neighbours in the latents."
         )
-    return np.asarray(adata.obsm[basis], dtype=float)[:, :2]
+    place = np.asarray(adata.obsm[basis], dtype=float)
+    if place.ndim != 2 or place.shape[1] < 2:
+        raise ValueError(f"`basis={basis!r}` has shape {place.shape}; a map needs two columns.")
+    return place[:, :2]
 
 
 def bare(ax: Axes) -> None:
@@ -139,6 +147,11 @@ def _steps(
     for name, adata in (("real", real), ("predicted", predicted)):
         if use_rep not in adata.obsm:
             raise ValueError(f"`use_rep={use_rep!r}` is not in `{name}.obsm`.")
+    widths = [adata.obsm[use_rep].shape[1] for adata in (real, predicted)]
+    if widths[0] != widths[1]:
+        raise ValueError(
+            f"`use_rep={use_rep!r}` has {widths[0]} columns in `real`, {widths[1]} in `predicted`."
+        )
     if len(np.unique(times)) < 2:
         raise ValueError("`predicted` has one time; streams need two or more.")
     latents = NearestNeighbors(n_neighbors=min(NEIGHBOURS, real.n_obs)).fit(real.obsm[use_rep])
@@ -157,13 +170,16 @@ def _streams(ax: Axes, place: Array, begin: Array, step: Array) -> None:
     sides = [np.linspace(a, b, GRID) for a, b in zip(low, high, strict=True)]
     grid = np.stack(np.meshgrid(*sides), axis=-1)
     reach = 1.2 * (high - low) / GRID
+    if len(begin) > MOST_STEPS:
+        chosen = np.linspace(0, len(begin) - 1, MOST_STEPS).astype(int)
+        begin, step = begin[chosen], step[chosen]
     scaled = (grid.reshape(-1, 1, 2) - begin) / reach
     weight = np.exp(-0.5 * np.square(scaled).sum(axis=2))
     total = weight.sum(axis=1)
     mean = weight @ step / np.maximum(total, 1e-12)[:, None]
     # only where there are paths and measured cells
-    off = (grid.reshape(-1, 1, 2) - place) / reach
-    empty = np.square(off).sum(axis=2).min(axis=1) > 1
+    nearest = NearestNeighbors(n_neighbors=1).fit(place / reach)
+    empty = nearest.kneighbors(grid.reshape(-1, 2) / reach)[0][:, 0] > 1
     mean[empty | (total < 1.0)] = np.nan
     u, v = mean.reshape(GRID, GRID, 2).transpose(2, 0, 1)
     if np.isfinite(u).any():

@@ -14,6 +14,7 @@ __all__ = ["draw_trend", "log_expression", "numbers", "trend"]
 
 TARGET_SUM = 1e4
 LEVEL = (0.05, 0.95)
+MOST_PLACES, PARTS = 30, 12
 
 Array = NDArray[np.float64]
 
@@ -58,13 +59,14 @@ def trend(at: Array, values: Array, weights: Array | None = None) -> Array:
     Parameters
     ----------
     at
-        Where each cell is.
+        Where each cell is; more than thirty places are put together in twelve.
     values
         Its expression.
     weights
         How much it counts; places without weight are left out.
     """
     weights = np.ones(len(at)) if weights is None else weights
+    at = _places(at)
     rows = []
     for place in np.unique(at):
         own, w = values[at == place], weights[at == place]
@@ -75,6 +77,16 @@ def trend(at: Array, values: Array, weights: Array | None = None) -> Array:
         error = np.sqrt(w @ np.square(own - mean) / (size - 1)) if size > 1.5 else 0.0
         rows.append([place, mean, error, *_quantiles(own, w)])
     return np.array(rows).reshape(-1, 5)
+
+
+def _places(at: Array) -> Array:
+    """Return numbers as they are or, where they are many, the mean of the part that each is in."""
+    if len(np.unique(at)) <= MOST_PLACES:
+        return at
+    edges = np.unique(np.quantile(at, np.linspace(0, 1, PARTS + 1)))
+    part = np.clip(np.searchsorted(edges, at, side="right") - 1, 0, len(edges) - 2)
+    means = np.bincount(part, at) / np.maximum(np.bincount(part), 1)
+    return means[part]
 
 
 def _quantiles(values: Array, weights: Array) -> Array:
