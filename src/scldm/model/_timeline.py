@@ -266,7 +266,10 @@ def fitted_clock(
             == 0
         ):
             continue
-        pairs = coupled(around, wide, rule, _DRAWN, rng)[0]
+        with warnings.catch_warnings():
+            # whom groups leave without a future was said of the knots themselves
+            warnings.simplefilter("ignore")
+            pairs = coupled(around, wide, rule, _DRAWN, rng)[0]
         start, end = around.x[pairs[:, 0]], around.x[pairs[:, 1]]
         share = (line.knots[knot] - wide.knots[0]) / np.ptp(wide.knots)
         quantile = rng.random(len(pairs))
