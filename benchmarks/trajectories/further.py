@@ -15,6 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from scldm import SCLDM, baselines
 from scldm.data import simulate_branching
+from scldm.diffusion import EntropicTransport, UnbalancedTransport
 from scldm.metrics import energy_distance
 
 from .rulers import log_normalised
@@ -141,8 +142,12 @@ def lineage_rows(path: Path, seed: int) -> Iterator[dict[str, object]]:
     early &= np.isin(kinds, [k for k, v in MAY_BECOME.items() if v & set(fates)])
     right = np.array([[fate in MAY_BECOME[kind] for fate in fates] for kind in kinds[early]])
     scvi.settings.seed = seed
-    for name in ("unbalanced", "entropic"):
-        model.train_trajectory(transport=name, enable_progress_bar=False)
+    for name, rule in {
+        "unbalanced": UnbalancedTransport(),
+        "unbalanced, arrivals allowed": UnbalancedTransport(later_slack=0.5),
+        "entropic": EntropicTransport(),
+    }.items():
+        model.train_trajectory(transport=rule, enable_progress_bar=False)
         p = model.fate_probabilities(
             targets="cell_type",
             at=end,

@@ -73,6 +73,17 @@ def test_unbalanced_transport_finds_what_has_grown():
     assert ExactTransport().plan(x, y).sum(axis=1)[50:].sum() == pytest.approx(0.5)
 
 
+def test_cells_without_ancestors_need_not_come_from_any():
+    rng = np.random.default_rng(3)
+    x = 0.3 * rng.standard_normal((60, 1))
+    y = np.concatenate([x[:30], 20 + 0.3 * rng.standard_normal((30, 1))])
+    held, free = (
+        UnbalancedTransport(later_slack=slack).plan(x, y).sum(axis=0) for slack in (np.inf, 0.1)
+    )
+    assert held[30:].sum() == pytest.approx(0.5, abs=1e-3)
+    assert free[30:].sum() < 0.05
+
+
 def test_a_plan_that_does_not_hold_is_refused(points):
     with pytest.raises(RuntimeError, match="raise its `epsilon`"):
         UnbalancedTransport(1e-3).plan(*points)
@@ -89,6 +100,9 @@ def test_odd_weights_are_refused(value):
         EntropicTransport(value)
     with pytest.raises(ValueError, match="`slack="):
         UnbalancedTransport(slack=value)
+    if value != np.inf:
+        with pytest.raises(ValueError, match="`later_slack="):
+            UnbalancedTransport(later_slack=value)
 
 
 def test_moscot_finds_the_same_plans(points):

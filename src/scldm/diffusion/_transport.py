@@ -68,8 +68,7 @@ class Transport(ABC):
             )
         return plan / total
 
-    @staticmethod
-    def _holds(plan: Array, b: Array) -> bool:
+    def _holds(self, plan: Array, b: Array) -> bool:
         """Say whether the later population comes out, to one cell in twenty."""
         return bool(np.abs(plan.sum(axis=0) - b).sum() < _TOLERANCE)
 
@@ -115,7 +114,7 @@ class UnbalancedTransport(Transport):
     """A plan with entropy whose earlier cells may count more or less than they were given.
 
     The marginal of the earlier population is held by a Kullback-Leibler penalty only, so that cells
-    near the denser part of the later population get more descendants; that of the later one holds.
+    near the denser part of the later population get more descendants.
 
     Parameters
     ----------
@@ -123,6 +122,9 @@ class UnbalancedTransport(Transport):
         Weight of the entropy, relative to the mean cost.
     slack
         Weight of the penalty, relative to the mean cost: the smaller, the freer the masses.
+    later_slack
+        That of a penalty on the later population; infinity holds it. With less, cells whose ancestors
+        were not measured need not come from any.
 
     References
     ----------
@@ -132,9 +134,17 @@ class UnbalancedTransport(Transport):
 
     estimates_growth = True
 
-    def __init__(self, epsilon: float = 0.05, slack: float = 0.5) -> None:
+    def __init__(
+        self, epsilon: float = 0.05, slack: float = 0.5, later_slack: float = np.inf
+    ) -> None:
         self.epsilon = _positive("epsilon", epsilon)
         self.slack = _positive("slack", slack)
+        self.later_slack = later_slack
+        if later_slack != np.inf:
+            _positive("later_slack", later_slack)
+
+    def _holds(self, plan: Array, b: Array) -> bool:
+        return np.isfinite(self.later_slack) or super()._holds(plan, b)
 
     def _solve(self, a: Array, b: Array, cost: Array) -> Array:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -145,7 +155,7 @@ class UnbalancedTransport(Transport):
                 b,
                 cost,
                 self.epsilon,
-                (self.slack, float("inf")),
+                (self.slack, self.later_slack),
                 reg_type="entropy",
                 numItermax=_SWEEPS,
                 stopThr=1e-5,
