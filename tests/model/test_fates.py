@@ -10,7 +10,7 @@ import scvi
 from scldm import SCLDM
 from scldm.data import simulate_branching
 from scldm.model._branches import crossings, curve_of, differing, q_values
-from scldm.model._fates import _Fates
+from scldm.model._fate_labels import FateLabels
 
 BRANCH = 2.3
 
@@ -94,7 +94,7 @@ def test_who_is_there_already_has_no_interval_and_is_not_its_own_neighbour(model
     # the only cell of a fate would be all of its neighbours that are of it
     names = np.array(["u"] + ["v"] * 20, dtype=object)
     x = np.arange(21.0)[:, None]
-    arrived = _Fates(["u", "v"], 0, x, names)
+    arrived = FateLabels(["u", "v"], 0, x, names)
     np.testing.assert_allclose(arrived.votes(x[:1]), [[0.0, 1.0]])
     assert arrived.votes(x[:1] - 0.5)[0, 0] == pytest.approx(1 / 15)
 

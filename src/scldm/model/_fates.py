@@ -14,7 +14,6 @@ import torch
 from anndata import AnnData
 from scipy.stats import norm
 from scipy.stats import t as student
-from sklearn.neighbors import NearestNeighbors
 
 from scldm.diffusion import Sampler
 
@@ -31,13 +30,12 @@ from ._branches import (
 from ._cells import Cells, encoded, selected
 from ._choices import positive
 from ._editing import deterministic
+from ._fate_labels import FateLabels, label_names
 from ._fields import shortened
 from ._trajectory_methods import Rollout
 
 __all__ = ["FatesMixin"]
 
-_NEIGHBOURS = 15
-_SAME = 1e-9
 _STATISTICS = ("probability", "low", "high")
 _SURE = 0.8
 _FEWEST_CELLS = 5
@@ -246,7 +244,7 @@ class FatesMixin:
 
     def _fate_classifier(
         self, targets: str, at: float | None, fates: Sequence[str] | None
-    ) -> _Fates:
+    ) -> FateLabels:
         adata = self._adata_manager_or_raise().adata
         if not isinstance(targets, str) or targets not in adata.obs:
             raise KeyError(
@@ -264,7 +262,7 @@ class FatesMixin:
             )
         knot = int(line.of(np.array([when]))[0])
         everything = selected(self, None, None)
-        labels = pd.Series(_names(adata.obs[targets]))
+        labels = pd.Series(label_names(adata.obs[targets]))
         here = np.zeros(len(labels), dtype=bool)
         here[self._split_of(adata)[0]] = True
         here &= (self._knot_of(everything) == knot) & labels.notna().to_numpy()
@@ -276,7 +274,9 @@ class FatesMixin:
                 f"{line.knots[knot]:g}."
             )
         wanted = (
-            known if fates is None else _names(pd.Series([fates] if np.isscalar(fates) else fates))
+            known
+            if fates is None
+            else label_names(pd.Series([fates] if np.isscalar(fates) else fates))
         )
         if unknown := [fate for fate in wanted if fate not in known]:
             raise ValueError(
@@ -302,10 +302,16 @@ class FatesMixin:
             )
         here &= labels.isin(chosen).to_numpy()
         x = self._coordinates(everything.at(np.flatnonzero(here)))
-        return _Fates(chosen, knot, x, labels[here].to_numpy())
+        return FateLabels(chosen, knot, x, labels[here].to_numpy())
 
     def _fates_of(
-        self, cells: Cells, arrived: _Fates, n_samples: int, seed: int, rule: Sampler, steps: Any
+        self,
+        cells: Cells,
+        arrived: FateLabels,
+        n_samples: int,
+        seed: int,
+        rule: Sampler,
+        steps: Any,
     ) -> np.ndarray:
         """Return the probability of each fate, ``(n_cells, n_fates)``."""
         knot = self._knot_of(cells)
@@ -350,42 +356,6 @@ class FatesMixin:
     def _counts_at(self, cells: Cells) -> Any:
         counts = self.get_anndata_manager(cells.adata, required=True).get_from_registry("X")
         return counts[cells.rows]
-
-
-class _Fates:
-    """Says what cells of one time are, by the nearest of the training cells.
-
-    Parameters
-    ----------
-    names
-        The fates.
-    knot
-        The time point.
-    x, labels
-        Coordinates of training cells of that time, and what they are.
-    """
-
-    def __init__(self, names: list[str], knot: int, x: np.ndarray, labels: np.ndarray) -> None:
-        self.names = names
-        self.knot = knot
-        self.is_of = labels[:, None] == np.array(names, dtype=object)
-        self.near = NearestNeighbors(n_neighbors=min(_NEIGHBOURS + 1, len(x))).fit(x)
-
-    def votes(self, x: np.ndarray) -> np.ndarray:
-        """Return shares of neighbours by fate, ``(n, n_fates)``; no cell is its own neighbour."""
-        distance, place = self.near.kneighbors(x)
-        counts = distance > _SAME
-        # whoever is not among them has one neighbour too many
-        counts[counts.all(axis=1), -1] = False
-        counts[~counts.any(axis=1)] = True
-        weight = counts / counts.sum(axis=1, keepdims=True)
-        return np.einsum("nk,nkf->nf", weight, self.is_of[place])
-
-
-def _names(values: pd.Series) -> list[Any]:
-    """Return labels as text, NaN where there is none; whole numbers without their point."""
-    whole = pd.api.types.is_float_dtype(values)
-    return [np.nan if pd.isna(v) else f"{v:.12g}" if whole else str(v) for v in values]
 
 
 def _probabilities(fates: pd.DataFrame) -> pd.DataFrame:

@@ -197,23 +197,7 @@ class TrajectoryMethod(ABC):
 
 
 class _Stepwise(TrajectoryMethod):
-    """From knot to knot, and on the straight line in between.
-
-    Parameters
-    ----------
-    clock
-        How well cells keep time between knots: the way that one has gone at a share s of the interval is
-        drawn from Beta(clock s, clock (1 - s)). ``None`` takes what fits the data, infinity has all on
-        time.
-    noise
-        Noise on that way, in standard deviations of the latents: a Brownian bridge whose spread at a
-        share s is ``noise * sqrt(s * (1 - s))``.
-
-    Raises
-    ------
-    ValueError
-        If the clock is not above 0 or the noise is below 0.
-    """
+    """From knot to knot, and on the straight line in between; see :class:`Rollout`."""
 
     def __init__(self, clock: float | None = None, noise: float = 0.0) -> None:
         if clock is not None and not (isinstance(clock, Real) and clock > 0):
@@ -304,6 +288,11 @@ class Rollout(_Stepwise):
     noise
         Noise on that way, in standard deviations of the latents: a Brownian bridge whose spread at a
         share s is ``noise * sqrt(s * (1 - s))``.
+
+    Raises
+    ------
+    ValueError
+        If the clock is not above 0 or the noise is below 0.
     """
 
     def step(self, job, x, noise, given, stream):
