@@ -54,6 +54,19 @@ def scldm(task: Task, model: SCLDM, ruler: Ruler, seed: int) -> dict[str, Popula
     return _predicted(task, model, ("rollout", "flow"), seed)
 
 
+def expected(task: Task, model: SCLDM, ruler: Ruler, seed: int) -> dict[str, Population]:
+    """Components of what rollouts are expected to express, without the noise of counting."""
+    if not model.trajectory_trained_:
+        scvi.settings.seed = seed
+        model.train_trajectory(enable_progress_bar=False)
+    ((_, drawn),) = _predicted(task, model, ("rollout",), seed).items()
+    sizes = np.asarray(drawn.counts.sum(axis=1), dtype=float).ravel()
+    means = model.decode(
+        drawn.latent, np.maximum(sizes, 1), return_mean=True, seed=seed, time=task.time
+    )
+    return {"scldm, rollout, expected": Population(pcs=ruler.components(means))}
+
+
 def marginal(task: Task, model: SCLDM, ruler: Ruler, seed: int) -> dict[str, Population]:
     """New cells of that time from the second stage."""
     scvi.settings.seed = seed
@@ -170,6 +183,7 @@ PREDICTORS = {
     "copies": copies,
     "interpolated": interpolated,
     "scldm": scldm,
+    "expected": expected,
     "marginal": marginal,
 }
 """Predictors by name; all share the autoencoder."""
