@@ -222,9 +222,11 @@ class TrajectoryTrainingMixin:
             return None
         embedders = {c.name: c.embedder for c in self.conditions if _can_be_kept(c)}
         embedders[INTERVAL] = lambda width: FourierEmbedder(2, width)
-        return TransitionDiffusion(
-            embedders, n_latent, width=128, depth=2, dropout_rate=0.1, ema_decay=0.995
-        )
+        # so that a registered time changes nothing in what the other stages draw
+        with torch.random.fork_rng([]):
+            return TransitionDiffusion(
+                embedders, n_latent, width=128, depth=2, dropout_rate=0.1, ema_decay=0.995
+            )
 
     def _can_learn_trajectories(self) -> bool:
         condition = _time_of(self.conditions)
