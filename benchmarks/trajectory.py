@@ -127,7 +127,9 @@ def _table(rows: pd.DataFrame, by: list[str]) -> str:
     numbers = [c for c in rows.select_dtypes("number") if c not in ("seed", "time")]
     means = rows.groupby(by, sort=False)[numbers].mean()
     means.insert(0, "rows", rows.groupby(by, sort=False).size())
-    return means.round(4).to_markdown() + "\n"
+    # one data set after the other, whichever was finished first
+    means = means.sort_index(level=0, sort_remaining=False) if len(by) > 1 else means
+    return means.round(4).reset_index().to_markdown(index=False) + "\n"
 
 
 def relative(rows: pd.DataFrame) -> str:
