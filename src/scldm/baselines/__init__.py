@@ -1,10 +1,11 @@
 """Simple predictions that every model has to be measured against.
 
 Each learns from arrays of cells (genes, components or latents) with ``fit`` and answers with
-``predict``, so that it works on the data of any model; those that translate modalities also draw
-with ``sample``, and those of trajectories draw a population at a time. They are good: on the means of perturbed cells most published networks do not beat
-them (Ahlmann-Eltze, Huber and Anders 2025, *Deep-learning-based gene perturbation effect prediction
-does not yet outperform simple linear baselines*, Nature Methods).
+``predict``, so that it works on the data of any model; those that translate modalities and those of
+places in tissue also draw with ``sample``, and those of trajectories draw a population at a time. They
+are good: on the means of perturbed cells most published networks do not beat them (Ahlmann-Eltze,
+Huber and Anders 2025, *Deep-learning-based gene perturbation effect prediction does not yet outperform
+simple linear baselines*, Nature Methods).
 """
 
 from ._perturbation import (
@@ -16,6 +17,15 @@ from ._perturbation import (
     PerturbedMean,
     Ridge,
 )
+from ._spatial import RegionMean, SpatialBaseline
+from ._spatial_neighbours import (
+    GaussianKernel,
+    InverseDistance,
+    NearestPlace,
+    NeighbourMean,
+)
+from ._spatial_regression import CoordinateRidge, GaussianProcess
+from ._spatial_sections import NearestSection, SectionBlend
 from ._trajectory import (
     OTCFM,
     IndependentMidpoint,
@@ -36,21 +46,31 @@ from ._translation import (
 __all__ = [
     "OTCFM",
     "Additive",
+    "CoordinateRidge",
     "FeatureMean",
+    "GaussianKernel",
+    "GaussianProcess",
     "IndependentMidpoint",
+    "InverseDistance",
     "KernelRidgeTranslation",
     "MatchingMean",
     "McCann",
     "Mixture",
     "NearestCells",
     "NearestPerturbation",
+    "NearestPlace",
+    "NearestSection",
+    "NeighbourMean",
     "NextTime",
     "NoChange",
     "PerturbationBaseline",
     "PerturbedMean",
     "PreviousTime",
+    "RegionMean",
     "Ridge",
     "RidgeTranslation",
+    "SectionBlend",
+    "SpatialBaseline",
     "TrajectoryBaseline",
     "TranslationBaseline",
 ]

@@ -3,10 +3,11 @@
 Functions take arrays (cells by genes, or cells by components) and return a number, so they work on
 the output of any generator. :func:`evaluate` takes AnnData and puts them in one table, with a row
 of real cells against real cells to read it by. :mod:`scldm.metrics.perturbation` is for predictions
-of perturbed cells, :mod:`scldm.metrics.translation` for one modality predicted from another.
+of perturbed cells, :mod:`scldm.metrics.translation` for one modality predicted from another,
+:mod:`scldm.metrics.spatial` for expression predicted in tissue.
 """
 
-from scldm.metrics import perturbation, translation
+from scldm.metrics import perturbation, spatial, translation
 from scldm.metrics._cells import cell_zeros, cell_zeros_w1, library_size_w1, library_sizes
 from scldm.metrics._classifier import classifier_auc
 from scldm.metrics._energy import energy_distance
@@ -66,5 +67,6 @@ __all__ = [
     "precision_recall",
     "side_by_side",
     "sliced_wasserstein2",
+    "spatial",
     "wasserstein2",
 ]

@@ -10,6 +10,7 @@ from scldm.pl._history import history
 from scldm.pl._reading import attention, condition_effects, gene_loadings
 from scldm.pl._report import report
 from scldm.pl._scores import scores, steps
+from scldm.pl._spatial import spatial_compare
 from scldm.pl._trajectory import trajectory
 from scldm.pl._umap import umap
 
@@ -27,6 +28,7 @@ __all__ = [
     "mean_variance",
     "report",
     "scores",
+    "spatial_compare",
     "steps",
     "trajectory",
     "umap",
