@@ -21,7 +21,7 @@ from ._plain import from_plain, to_plain
 
 __all__ = ["FilesMixin"]
 
-FORMAT = 5
+FORMAT = 6
 """Version of the layout of a saved model; raised when older code could not read a newer file."""
 
 _MODEL_FILE = "model.pt"

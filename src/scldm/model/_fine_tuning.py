@@ -116,7 +116,7 @@ class FineTuningMixin:
             after = self._encode(adata)
             self._check_latents(before[split[0]], after[split[0]])
         self._forget_student()
-        self.perturbation_trained_ = self.trajectory_trained_ = False
+        self.perturbation_trained_ = self.trajectory_trained_ = self.spatial_trained_ = False
 
     def _check_latents(self, before: Latents, after: Latents) -> None:
         """Keep what became of each latent, and warn of those that may have collapsed."""

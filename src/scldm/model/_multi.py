@@ -192,6 +192,7 @@ class MultiLDM(
         self.diffusion_trained_ = False
         self.perturbation_trained_ = False
         self.trajectory_trained_ = False
+        self.spatial_trained_ = False
         self.student_ = None
         self._model_summary_string = (
             f"MultiLDM with modalities: {', '.join(self.modalities)}, latent: {latent}, "
@@ -244,7 +245,7 @@ class MultiLDM(
         **kwargs
             As in :meth:`SCLDM.train`.
         """
-        for name in ("perturbation_kwargs", "trajectory_kwargs"):
+        for name in ("perturbation_kwargs", "trajectory_kwargs", "spatial_kwargs"):
             if name in kwargs:
                 raise TypeError(f"`{name}` belongs to a stage that this model lacks.")
         own = {
@@ -332,6 +333,9 @@ class MultiLDM(
         return False
 
     def _can_learn_trajectories(self) -> bool:
+        return False
+
+    def _can_learn_space(self) -> bool:
         return False
 
     def _forget_student(self) -> None:

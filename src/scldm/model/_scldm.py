@@ -33,8 +33,10 @@ from ._perturbing import PerturbingMixin
 from ._reading import ReadingMixin
 from ._recipe import Recipe
 from ._registered import conditions_from_registry
+from ._resolution import ResolutionMixin
 from ._screening import ScreeningMixin
 from ._setup import setup_fields
+from ._spatial import SpatialMixin
 from ._training import TrainingMixin
 from ._trajectories import TrajectoryMixin
 
@@ -53,6 +55,8 @@ class SCLDM(
     ScreeningMixin,
     TrajectoryMixin,
     FatesMixin,
+    SpatialMixin,
+    ResolutionMixin,
     LikelihoodMixin,
     ReadingMixin,
     DistillationMixin,
@@ -241,14 +245,17 @@ class SCLDM(
             diffusion,
             self._new_perturbation_module(n_latent),
             self._new_trajectory_module(n_latent),
+            self._new_spatial_module(n_latent),
         )
         self.training_frame_: pd.DataFrame | None = None
         self.autoencoder_trained_ = False
         self.diffusion_trained_ = False
         self.perturbation_trained_ = False
         self.trajectory_trained_ = False
+        self.spatial_trained_ = False
         self.shifts_ = {}
         self.trajectory_ = {}
+        self.spatial_ = {}
         self.student_ = None
         self.var_ = None if adata is None else adata.var.copy()
         self._model_summary_string = (

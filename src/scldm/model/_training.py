@@ -52,13 +52,15 @@ class TrainingMixin:
         diffusion_kwargs: dict[str, Any] | None = None,
         perturbation_kwargs: dict[str, Any] | None = None,
         trajectory_kwargs: dict[str, Any] | None = None,
+        spatial_kwargs: dict[str, Any] | None = None,
         **trainer_kwargs: Any,
     ) -> None:
         """Train all stages, one after the other.
 
         The third, see :meth:`train_perturbation`, takes seconds and is left out where no
         perturbed cells can be compared with control cells; the fourth, see
-        :meth:`train_trajectory`, where cells do not have two or more times.
+        :meth:`train_trajectory`, where cells do not have two or more times; the fifth, see
+        :meth:`train_spatial`, where cells have no coordinates.
 
         Parameters
         ----------
@@ -78,9 +80,9 @@ class TrainingMixin:
             to the weights of its best epoch. Off by default: on real data the held-out loss of
             either stage turns up long before the cells it makes stop getting better, see the
             guide.
-        autoencoder_kwargs, diffusion_kwargs, perturbation_kwargs, trajectory_kwargs
+        autoencoder_kwargs, diffusion_kwargs, perturbation_kwargs, trajectory_kwargs, spatial_kwargs
             For one stage only: arguments of :meth:`train_autoencoder`, :meth:`train_diffusion`,
-            :meth:`train_perturbation` and :meth:`train_trajectory`.
+            :meth:`train_perturbation`, :meth:`train_trajectory` and :meth:`train_spatial`.
         **trainer_kwargs
             For Lightning's trainer in all stages (``precision``, ``logger``, ``callbacks``,
             ``enable_progress_bar``, ...).
@@ -109,6 +111,8 @@ class TrainingMixin:
             self.train_perturbation(**{**shared, **(perturbation_kwargs or {})})
         if trajectory_kwargs is not None or self._can_learn_trajectories():
             self.train_trajectory(**{**shared, **(trajectory_kwargs or {})})
+        if spatial_kwargs is not None or self._can_learn_space():
+            self.train_spatial(**{**shared, **(spatial_kwargs or {})})
 
     def train_autoencoder(
         self,
@@ -160,7 +164,8 @@ class TrainingMixin:
             plan = AdversarialPlan(self.module.autoencoder, **plan_kwargs)
         else:
             plan = AutoencoderPlan(self.module.autoencoder, **plan_kwargs)
-        self.diffusion_trained_ = self.perturbation_trained_ = self.trajectory_trained_ = False
+        self.diffusion_trained_ = self.perturbation_trained_ = False
+        self.trajectory_trained_ = self.spatial_trained_ = False
         self._forget_student()
         self._run_stage(
             "Autoencoder",

@@ -10,6 +10,7 @@ from ._modality import ModalityAutoencoder
 from ._multimodal import PRESENT, MultimodalAutoencoder, counts_key, decoder_inputs
 from ._quantiser import ProductQuantiser
 from ._scldm import SCLDMModule
+from ._spatial import NEIGHBOURS, PLACE, spatial_diffusion
 from ._transition import SOURCE, TransitionDiffusion
 from ._vector_quantised import VectorQuantisedAutoencoder
 
@@ -20,6 +21,8 @@ __all__ = [
     "ASKED",
     "AUTOENCODERS",
     "LIKELIHOODS",
+    "NEIGHBOURS",
+    "PLACE",
     "PRESENT",
     "JointDiffusion",
     "JointNetwork",
@@ -42,4 +45,5 @@ __all__ = [
     "moment_dispersion",
     "sampled_expression",
     "sample_counts",
+    "spatial_diffusion",
 ]

@@ -24,6 +24,8 @@ class SCLDMModule(BaseModuleClass):
         From control cells to perturbed ones, where cells have perturbations.
     trajectory
         From cells of one time to those of the next, where cells have times.
+    spatial
+        Cells at places, where cells have coordinates.
     """
 
     def __init__(
@@ -32,12 +34,14 @@ class SCLDMModule(BaseModuleClass):
         diffusion: LatentDiffusion,
         perturbation: TransitionDiffusion | None = None,
         trajectory: TransitionDiffusion | None = None,
+        spatial: LatentDiffusion | None = None,
     ) -> None:
         super().__init__()
         self.autoencoder = autoencoder
         self.diffusion = diffusion
         self.perturbation = perturbation
         self.trajectory = trajectory
+        self.spatial = spatial
 
     @property
     def gene_likelihood(self) -> str:

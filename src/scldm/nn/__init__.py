@@ -26,6 +26,7 @@ from ._embedders import (
 from ._fourier import FourierFeatures
 from ._gene_sets import GeneSetEmbedder
 from ._mlp import MLP
+from ._neighbourhood import NeighbourhoodEmbedder
 from ._unet import UNet
 
 BACKBONES: dict[str, type[Backbone]] = {"mlp": MLP, "dit": DiT, "unet": UNet}
@@ -47,6 +48,7 @@ __all__ = [
     "FourierEmbedder",
     "FourierFeatures",
     "GeneSetEmbedder",
+    "NeighbourhoodEmbedder",
     "SetEmbedder",
     "Signal",
     "Steered",

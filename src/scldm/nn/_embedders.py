@@ -161,13 +161,21 @@ class FourierEmbedder(_OneVector):
         Length of the vectors.
     n_octaves
         Number of frequencies for each coordinate.
+    dropout_rate
+        Of the small network.
     """
 
-    def __init__(self, n_dims: int, width: int, n_octaves: int = 6) -> None:
+    def __init__(
+        self, n_dims: int, width: int, n_octaves: int = 6, dropout_rate: float = 0.0
+    ) -> None:
         super().__init__(width)
         features = FourierFeatures(n_dims, n_octaves)
         self.network = nn.Sequential(
-            features, nn.Linear(features.n_features, width), nn.SiLU(), nn.Linear(width, width)
+            features,
+            nn.Linear(features.n_features, width),
+            nn.SiLU(),
+            *([nn.Dropout(dropout_rate)] if dropout_rate else []),
+            nn.Linear(width, width),
         )
 
     def embed(self, value: Tensor) -> Tensor:

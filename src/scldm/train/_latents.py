@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-__all__ = ["LatentDataModule", "Latents", "StepsDataModule"]
+__all__ = ["LatentDataModule", "LatentDataset", "Latents", "StepsDataModule"]
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Latents:
         )
 
 
-class _LatentDataset(Dataset):
+class LatentDataset(Dataset):
     """Hands out whole minibatches, which a loader otherwise collects cell by cell."""
 
     def __init__(self, latents: Latents) -> None:
@@ -136,5 +136,5 @@ class LatentDataModule(StepsDataModule):
     def __init__(
         self, latents: Latents, train_idx: np.ndarray, val_idx: np.ndarray, *args: Any
     ) -> None:
-        train, val = _LatentDataset(latents[train_idx]), _LatentDataset(latents[val_idx])
+        train, val = LatentDataset(latents[train_idx]), LatentDataset(latents[val_idx])
         super().__init__(train, val, train_idx, val_idx, *args)

@@ -121,13 +121,21 @@ class DiffusionPlan(pl.LightningModule):
         Peak learning rate; it warms up over the first twentieth and falls to nearly zero.
     weight_decay
         Of AdamW.
+    name
+        Of the stage, for the names of its losses.
     """
 
     def __init__(
-        self, diffusion: LatentDiffusion, *, lr: float = 1e-3, weight_decay: float = 1e-2
+        self,
+        diffusion: LatentDiffusion,
+        *,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-2,
+        name: str = "diffusion",
     ) -> None:
         super().__init__()
         self.diffusion = diffusion
+        self.stage_name = name
         self.lr = lr
         self.weight_decay = weight_decay
 
@@ -141,7 +149,7 @@ class DiffusionPlan(pl.LightningModule):
         """Return the mean loss of a minibatch."""
         x_0 = self._draw(minibatch, None)
         loss = self.diffusion.loss(x_0, minibatch["conditions"]).mean()
-        self._log("diffusion_loss_train", loss, len(x_0))
+        self._log(f"{self.stage_name}_loss_train", loss, len(x_0))
         return loss
 
     def on_train_batch_end(self, *args: Any) -> None:
@@ -153,7 +161,7 @@ class DiffusionPlan(pl.LightningModule):
         generator = torch.Generator(self.device).manual_seed(batch_idx)
         x_0 = self._draw(minibatch, generator)
         loss = self.diffusion.validation_loss(x_0, minibatch["conditions"], generator).mean()
-        self._log("diffusion_loss_validation", loss, len(x_0))
+        self._log(f"{self.stage_name}_loss_validation", loss, len(x_0))
 
     def _log(self, name: str, value: Tensor, n_cells: int) -> None:
         self.log(

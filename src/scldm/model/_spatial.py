@@ -1,0 +1,273 @@
+"""Cells at any place."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from scipy.spatial import Delaunay, QhullError
+from sklearn.neighbors import KNeighborsClassifier
+
+from scldm._version import __version__
+from scldm.diffusion import Sampler
+
+from ._blocks import resolved_seed
+from ._cells import Cells, encoded, selected
+from ._choices import chosen, positive, weight
+from ._order import checked_sampler, name_of
+from ._request import put_in
+from ._spatial_methods import SPATIAL_METHODS, SpatialJob, SpatialMethod
+from ._spatial_output import from_array, means_of
+from ._spatial_training import SpatialTrainingMixin, Surroundings
+from ._tissue import Places, Tissue
+
+__all__ = ["SpatialMixin"]
+
+_FAR = 5.0
+_OWN_COLUMNS = {"place", "sample", "spot"}
+_TYPE_NEIGHBOURS = 15
+
+
+class _Asked(NamedTuple):
+    """What is asked: places, their conditions, and the observed cells around them."""
+
+    places: Places
+    frame: pd.DataFrame
+    observed: Cells
+    seen: Places
+
+
+class SpatialMixin(SpatialTrainingMixin):
+    """``impute_region``, and what else asks for cells at places."""
+
+    def impute_region(
+        self,
+        adata: AnnData | None = None,
+        coordinates: np.ndarray | Sequence[Sequence[float]] | None = None,
+        *,
+        indices: Sequence[int] | None = None,
+        method: str | SpatialMethod = "context",
+        n_samples: int = 1,
+        return_mean: bool = False,
+        seed: int | None = None,
+        batch_size: int = 1024,
+        sampler: str | Sampler = "heun",
+        steps: int | None = None,
+        guidance_scale: float = 1.0,
+        **conditions: Any,
+    ) -> AnnData:
+        """Return cells at places where none were observed.
+
+        Type, depth and expression of a cell are drawn together, given where the place is and which cells
+        lie around it. Where the nearest observed cell is far, the place alone decides.
+
+        Parameters
+        ----------
+        adata
+            Registered cells that are observed; ``None`` takes the training data.
+        coordinates
+            Where, ``(n_places, 2 or 3)``, in the unit of the registered coordinates.
+        indices
+            Which cells of ``adata`` are observed; ``None`` takes all.
+        method
+            One of ``"context"``, diffusion given the place and the cells around it; ``"coordinates"``
+            and ``"neighbours"``, given one of the two only; ``"inverse_distance"``, the latents of the
+            three nearest cells weighted by inverse distance, which is one latent for all draws. Or an
+            object of :class:`scldm.model.SpatialMethod`.
+        n_samples
+            Cells at each place.
+        return_mean
+            Return one row for each place, with expected counts, means over the draws.
+        seed, batch_size, sampler, steps
+            As in :meth:`generate`.
+        guidance_scale
+            As there, one for all that is given.
+        **conditions
+            Registered conditions but the cell type, such as the ``batch`` that is the section: one value
+            for all places, or one for each. Those that are left out are the nearest observed cell's.
+
+        Returns
+        -------
+        ``n_samples`` cells for each place, or one row with ``return_mean``: counts in ``X``; coordinates
+        in ``obsm`` under the user's own key; latents in ``obsm["X_scldm"]``; in ``obs`` the conditions
+        under the user's own names, among them the type, that of most of the 15 observed cells with the
+        nearest latents; the number of the place in ``"place"``, and of the cell there in ``"sample"``.
+        With ``return_mean``, ``layers["spread"]`` has the standard deviation of counts and
+        ``layers["sample"]`` the counts of the first cell at each place.
+
+        Raises
+        ------
+        ValueError
+            If no coordinates are registered, coordinates are missing, of a wrong shape or not finite, the
+            section is not said or not known, or a value is not allowed.
+        RuntimeError
+            If the stage is not trained.
+
+        Warns
+        -----
+        UserWarning
+            If places lie outside the tissue, which says how far, or coordinates occur twice.
+        """
+        way = method if isinstance(method, SpatialMethod) else None
+        way = way or chosen("method", method, SPATIAL_METHODS)
+        self._spatial_condition()
+        self._require("spatial")
+        taken = sorted(_OWN_COLUMNS & {getattr(c, "column", "") for c in self.conditions})
+        if taken:
+            raise ValueError(f"The columns {taken} of `obs` are needed for the result.")
+        n_samples = positive("n_samples", n_samples)
+        batch_size = positive("batch_size", batch_size)
+        rule, n_steps = checked_sampler(sampler, steps, 0)
+        guidance_scale = weight("guidance_scale", guidance_scale)
+        cells = selected(self, adata, indices)
+        asked = self._asked_places(cells, coordinates, conditions)
+        job, types = self._spatial_job(
+            asked, n_samples, resolved_seed(seed), rule, n_steps, guidance_scale
+        )
+        with torch.inference_mode():
+            flat = way.latents(job)
+        place = np.repeat(np.arange(len(asked.places)), n_samples)
+        frame = asked.frame.iloc[place].reset_index(drop=True)
+        if types is not None:
+            shift, scale = (
+                x.cpu().numpy() for x in (self.module.spatial.shift, self.module.spatial.scale)
+            )
+            known = types.predict((flat - shift) / scale)
+            frame["cell_type"] = pd.Categorical(
+                known, categories=frame["cell_type"].cat.categories
+            )
+        if return_mean:
+            new, place = means_of(self, frame, flat, job.seed, n_samples)
+        else:
+            new = self._decoded(frame, from_array(flat, self.device), job.seed, batch_size)
+        sample = np.zeros(len(place), int) if return_mean else np.arange(len(place)) % n_samples
+        new.obs["place"], new.obs["sample"] = place, sample
+        copies = n_samples > 1 and not return_mean
+        new.obs_names = [
+            f"place_{i}_{k}" if copies else f"place_{i}"
+            for i, k in zip(place, sample, strict=True)
+        ]
+        new.uns["scldm"] = {
+            "version": __version__,
+            "method": method if isinstance(method, str) else type(way).__name__,
+            "seed": job.seed,
+            "sampler": name_of(rule),
+            "n_samples": n_samples,
+            "return_mean": return_mean,
+            **way.record(job),
+        }
+        return new
+
+    def _asked_places(self, cells: Cells, coordinates: Any, conditions: dict[str, Any]) -> _Asked:
+        """Check places and what is said of them, and complete it from the nearest observed cells."""
+        if coordinates is None:
+            raise ValueError("`coordinates` is missing: the places where cells are asked for.")
+        if "cell_type" in conditions:
+            raise ValueError(
+                "`cell_type` is found together with the cells. For cells of a given type at a place use "
+                "`generate(spatial=..., cell_type=...)`."
+            )
+        condition = self._spatial_condition()
+        x = condition.parse("coordinates", coordinates).to_numpy(float)
+        if not len(x):
+            raise ValueError("`coordinates` is empty; at least one place is needed.")
+        if len(np.unique(x, axis=0)) < len(x):
+            warnings.warn(
+                f"{len(x) - len(np.unique(x, axis=0))} of {len(x)} `coordinates` occur more than once.",
+                UserWarning,
+                stacklevel=3,
+            )
+        name = self.spatial_["section"]
+        seen = self._places_of(cells.frame, name)
+        places = Places(x, self._asked_sections(name, conditions, len(x), seen.section))
+        distance, nearest = self._tissue().nearest(seen, places, 1)
+        if (nearest < 0).any():
+            raise ValueError(f"No observed cell is of the `{name}` that is asked for.")
+        frame = cells.frame.iloc[nearest[:, 0]].reset_index(drop=True)
+        given = {k: v for k, v in conditions.items() if v is not None}
+        frame, _ = put_in(self.conditions, frame, {**given, condition.name: x})
+        _warn_of_outside(seen, places, distance[:, 0], self._tissue())
+        return _Asked(places, frame, cells, seen)
+
+    def _asked_sections(
+        self, name: str | None, conditions: dict[str, Any], n: int, observed: np.ndarray
+    ) -> np.ndarray:
+        """Return the code of each place's section."""
+        if name is None:
+            return np.zeros(n, dtype=int)
+        condition = next(c for c in self.conditions if c.name == name)
+        if conditions.get(name) is None:
+            if len(np.unique(observed)) > 1:
+                raise ValueError(
+                    f"`{name}` is missing: the section in which the places are. "
+                    f"Known: {condition.observed}."
+                )
+            return np.full(n, observed[0])
+        codes = condition.parse(name, conditions[name])[name].cat.codes.to_numpy()
+        if len(codes) not in (1, n):
+            raise ValueError(f"`{name}` has {len(codes)} values for {n} places.")
+        return np.broadcast_to(codes, n).astype(int)
+
+    def _spatial_job(
+        self,
+        asked: _Asked,
+        n_samples: int,
+        seed: int,
+        rule: Sampler,
+        steps: int | None,
+        guidance_scale: float,
+    ) -> tuple[SpatialJob, KNeighborsClassifier | None]:
+        """Return the job, and what tells types by latents where cells have types."""
+        latents = encoded(self, asked.observed)
+        known = Surroundings(self._tissue(), asked.seen, self._seen(self.module.spatial, latents))
+        given = {c.name: torch.from_numpy(c.encode(asked.frame)) for c in self._circumstances()}
+        joined = torch.cat([latents.mean, latents.log_library], dim=1).numpy()
+        job = SpatialJob(
+            self,
+            known,
+            joined,
+            asked.places,
+            given,
+            n_samples,
+            seed,
+            rule,
+            steps,
+            guidance_scale,
+        )
+        if "cell_type" not in asked.frame:
+            return job, None
+        types = KNeighborsClassifier(min(_TYPE_NEIGHBOURS, len(joined)))
+        return job, types.fit(known.features, asked.observed.frame["cell_type"].astype(object))
+
+    def _tissue(self) -> Tissue:
+        return Tissue.from_plain(self.spatial_["tissue"])
+
+
+def _warn_of_outside(
+    observed: Places, asked: Places, distance: np.ndarray, tissue: Tissue
+) -> None:
+    """Warn of places outside the hull of the observed cells, far from any of them."""
+    far = distance > _FAR
+    for section in np.unique(asked.section[far]):
+        rows = np.flatnonzero(far & (asked.section == section))
+        cells = observed.coordinates[observed.section == section]
+        try:
+            inside = Delaunay(cells).find_simplex(asked.coordinates[rows]) >= 0
+        except QhullError:
+            # cells on one line, or too few, have no inside
+            inside = np.zeros(len(rows), dtype=bool)
+        far[rows] = ~inside
+    if far.any():
+        steps = distance[far].max()
+        warnings.warn(
+            f"{far.sum()} of {len(far)} `coordinates` lie outside the observed tissue, up to "
+            f"{steps:.3g} times the spacing of its cells ({steps * tissue.spacing[0]:.4g} in the unit of "
+            "the coordinates) from the nearest. What is drawn there is a guess from afar.",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,278 @@
+"""Training on cells and what lies around them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from scldm.module import NEIGHBOURS, PLACE, LatentDiffusion, spatial_diffusion
+from scldm.train import ContextDataModule, DiffusionPlan, Latents
+
+from ._blocks import resolved_seed
+from ._choices import chosen, positive
+from ._conditions import Category, Condition, Coordinates, Number
+from ._perturbations import PerturbationSet
+from ._tissue import Places, Tissue
+from ._training import STEPS_PER_EPOCH
+
+__all__ = ["SpatialTrainingMixin", "Surroundings"]
+
+_MAX_STEPS, _BATCH_SIZE = 4000, 256
+_N_NEIGHBORS, _REACH = 24, 8.0
+_DRAWS, _MOST_NUMBERS = 12, 3e7
+_FEWEST_CELLS = 20
+
+
+class Surroundings(NamedTuple):
+    """Cells that are observed: their ``places``, and what the network sees of them, ``(n, n_latent + 1)``."""
+
+    tissue: Tissue
+    places: Places
+    features: np.ndarray
+
+    def encode(self, asked: np.ndarray, neighbours: np.ndarray) -> Tensor:
+        """Return neighbourhoods as the network sees them, one row for each place.
+
+        Parameters
+        ----------
+        asked
+            Coordinates of the places, ``(n, n_dims)``.
+        neighbours
+            Numbers of the cells around each, ``(n, k)``, -1 where there is none.
+        """
+        offsets = self.tissue.offsets(asked, self.places.coordinates[neighbours])
+        around = np.concatenate([offsets, self.features[neighbours]], axis=2)
+        around[neighbours < 0] = np.nan
+        return torch.from_numpy(around.reshape(len(asked), -1))
+
+
+class SpatialTrainingMixin:
+    """``train_spatial``."""
+
+    spatial_: dict[str, Any]
+    """The measures of the tissue, as plain data."""
+
+    spatial_trained_ = False
+
+    def train_spatial(
+        self,
+        max_steps: int | None = None,
+        *,
+        section: str | None = "batch",
+        early_stopping: bool = False,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        plan_kwargs: dict[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train the spatial stage, cells given their place and the cells around it.
+
+        :meth:`train` does this after the other stages where coordinates are registered. In training
+        each cell is shown with the cells nearest to it, never itself, often as if a part of the tissue
+        around it were missing, and often without any.
+
+        Parameters
+        ----------
+        max_steps
+            Optimiser steps; 4,000 by default.
+        section
+            The registered category that tells sections apart which do not lie in one space: only cells
+            of the same section are neighbours. The batch by default, where there is one and coordinates
+            have two dimensions. ``None`` where all cells lie in one space, as the sections of a stack do.
+        early_stopping
+            As in :meth:`train`.
+        accelerator, devices
+            Passed to Lightning.
+        plan_kwargs
+            Arguments of :class:`scldm.train.DiffusionPlan`.
+        **trainer_kwargs
+            For Lightning's trainer.
+
+        Raises
+        ------
+        ValueError
+            If no coordinates are registered, ``section`` is not a registered category, or all cells of
+            a section are at one place.
+        RuntimeError
+            If stage 1 has not been trained.
+
+        Warns
+        -----
+        UserWarning
+            If cells share their coordinates.
+        """
+        if not self.autoencoder_trained_:
+            raise RuntimeError(
+                "Cells at places need a trained autoencoder. Call `train_autoencoder()` first, or "
+                "`train()` for all stages."
+            )
+        condition = self._spatial_condition()
+        name = self._section_of_cells(section, len(condition.mean))
+        max_steps = positive("max_steps", max_steps, _MAX_STEPS)
+        adata = self._adata_manager_or_raise().adata
+        self.training_frame_ = frame = self._read_conditions(adata)
+        places = self._places_of(frame, name)
+        _check_spread(places, name)
+        _warn_of_twins(places)
+        train, val, _ = self._split_of(adata)
+        tissue = Tissue.fit(_at(places, train), _N_NEIGHBORS, _REACH)
+        latents = self._encode(adata)
+        model = self._new_spatial_module(self.module.autoencoder.n_latent)
+        assert model is not None
+        fitted = latents[train]
+        model.to(self.device).fit_standardisation(fitted.mean, fitted.variance, fitted.log_library)
+        latents.conditions = {
+            **{c.name: latents.conditions[c.name] for c in self._circumstances()},
+            PLACE: torch.from_numpy(tissue.standardised(places.coordinates)),
+        }
+        steps_per_epoch = min(STEPS_PER_EPOCH, max_steps)
+        data = ContextDataModule(
+            latents,
+            train,
+            val,
+            _neighbourhoods(tissue, places, train, val),
+            *self._training_contexts(model, latents, tissue, places),
+            _BATCH_SIZE,
+            steps_per_epoch,
+        )
+        before = self.module.spatial, self.spatial_trained_
+        self.module.spatial, self.spatial_trained_ = model, False
+        split = self.train_indices, self.validation_indices, self.test_indices
+        try:
+            self._run_stage(
+                "Space",
+                DiffusionPlan(model, name="spatial", **(plan_kwargs or {})),
+                data,
+                -(-max_steps // steps_per_epoch),
+                monitor="spatial_loss_validation" if early_stopping and data.n_val else None,
+                accelerator=accelerator,
+                devices=devices,
+                **{"gradient_clip_val": 1.0, "max_steps": max_steps, **trainer_kwargs},
+            )
+        except Exception:
+            # what was trained before stays
+            self.module.spatial, self.spatial_trained_ = before
+            raise
+        self.train_indices, self.validation_indices, self.test_indices = split
+        self.spatial_ = {"section": name, "tissue": tissue.to_plain()}
+        self.spatial_trained_ = True
+
+    def _training_contexts(
+        self, model: LatentDiffusion, latents: Latents, tissue: Tissue, places: Places
+    ) -> tuple[Any, str]:
+        """Return what encodes the neighbourhoods of training cells, and the condition's name."""
+        known = Surroundings(tissue, places, self._seen(model, latents))
+
+        def encode(cells: np.ndarray, neighbours: np.ndarray) -> Tensor:
+            return known.encode(places.coordinates[cells], neighbours)
+
+        return encode, NEIGHBOURS
+
+    def _seen(self, model: LatentDiffusion, latents: Latents) -> np.ndarray:
+        """Return what the network sees of cells, ``(n, n_latent + 1)``."""
+        x = latents.mean.to(self.device), latents.log_library.to(self.device)
+        return model.standardise(*x).cpu().numpy()
+
+    def _new_spatial_module(self, n_latent: int) -> LatentDiffusion | None:
+        """Return the module of the stage, untrained, or ``None`` without coordinates."""
+        found = _coordinates_of(self.conditions)
+        if found is None:
+            return None
+        embedders = {c.name: c.embedder for c in self._circumstances()}
+        # so that registered coordinates change nothing in what the other stages draw
+        with torch.random.fork_rng([]):
+            return spatial_diffusion(embedders, n_latent, len(found.mean), _N_NEIGHBORS)
+
+    def _circumstances(self) -> list[Condition]:
+        """Return the conditions that a place has, which the type of its cell is not one of."""
+        return [
+            c
+            for c in self.conditions
+            if isinstance(c, Category | Number | PerturbationSet) and c.name != "cell_type"
+        ]
+
+    def _can_learn_space(self) -> bool:
+        found = _coordinates_of(self.conditions)
+        if found is None or self.adata.n_obs < _FEWEST_CELLS:
+            return False
+        name = self._section_of_cells("batch", len(found.mean))
+        try:
+            _check_spread(self._places_of(self.training_frame_, name), name)
+        except ValueError as error:
+            warnings.warn(f"Nothing of space is learned: {error}", UserWarning, stacklevel=3)
+            return False
+        return True
+
+    def _spatial_condition(self) -> Coordinates:
+        condition = _coordinates_of(self.conditions)
+        if condition is None:
+            raise ValueError(
+                "No coordinates are registered. Give `spatial_key` to `setup_anndata`."
+            )
+        return condition
+
+    def _section_of_cells(self, section: str | None, n_dims: int) -> str | None:
+        """Return the condition that tells sections apart, if any."""
+        known = {c.name: c for c in self.conditions if isinstance(c, Category)}
+        known.pop("cell_type", None)
+        if section is None or (section == "batch" and ("batch" not in known or n_dims == 3)):
+            return None
+        return chosen("section", section, known).name
+
+    def _places_of(self, frame: pd.DataFrame, section: str | None) -> Places:
+        """Return where the cells of a frame of conditions are."""
+        condition = self._spatial_condition()
+        x = frame[condition.columns(condition.name)].to_numpy(float)
+        if section is None:
+            return Places(x, np.zeros(len(x), dtype=int))
+        return Places(x, frame[section].cat.codes.to_numpy())
+
+
+def _coordinates_of(conditions: Sequence[Condition]) -> Coordinates | None:
+    return next((c for c in conditions if isinstance(c, Coordinates)), None)
+
+
+def _at(places: Places, rows: np.ndarray) -> Places:
+    return Places(places.coordinates[rows], places.section[rows])
+
+
+def _neighbourhoods(
+    tissue: Tissue, places: Places, train: np.ndarray, val: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return neighbourhoods of training and of validation cells, all among training cells."""
+    rng = np.random.default_rng(resolved_seed(None))
+    observed = _at(places, train)
+    n_draws = int(np.clip(_MOST_NUMBERS / (len(train) * tissue.n_neighbors), 2, _DRAWS))
+    own = np.arange(len(train))
+    drawn = tissue.some_neighbourhoods(observed, observed, own, n_draws, rng)
+    seen = tissue.around(observed, _at(places, val))[None]
+    # numbers of training cells become numbers of cells
+    return tuple(np.where(x < 0, -1, train[x]) for x in (drawn, seen))  # type: ignore[return-value]
+
+
+def _check_spread(places: Places, section: str | None) -> None:
+    """Raise where all cells of a section are at one place."""
+    for code in np.unique(places.section):
+        if len(np.unique(places.coordinates[places.section == code], axis=0)) < 2:
+            of = "" if section is None else f" of a section (`section={section!r}`)"
+            raise ValueError(
+                f"All cells{of} have the same coordinates; they say nothing of space."
+            )
+
+
+def _warn_of_twins(places: Places) -> None:
+    both = np.column_stack([places.coordinates, places.section])
+    n_twins = len(both) - len(np.unique(both, axis=0))
+    if n_twins:
+        warnings.warn(
+            f"{n_twins} of {len(both)} cells have the coordinates of another. If segments of one cell "
+            "were counted as cells, what lies around them says too much.",
+            UserWarning,
+            stacklevel=3,
+        )
