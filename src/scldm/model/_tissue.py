@@ -187,12 +187,12 @@ class Tissue:
         way *= (rng.uniform(size=n) ** (1 / n_dims) / np.linalg.norm(way, axis=1))[:, None]
         centre = radius[:, None] * way
         off = (cells - asked.coordinates[:, None]) / self.spacing - centre[:, None]
-        hole = (np.square(off).sum(axis=2) < radius[:, None] ** 2) & (
-            rng.uniform(size=n) < _HOLES
-        )[:, None]
+        holed, sectioned = rng.uniform(size=(2, n, 1))
+        hole = np.square(off).sum(axis=2) < radius[:, None] ** 2
+        hole &= holed < _HOLES
         if self.stacked:
             same = cells[:, :, 2] == asked.coordinates[:, None, 2]
-            hole |= same & (rng.uniform(size=n) < _SECTIONS)[:, None]
+            hole |= same & (sectioned < _SECTIONS)
         return hole
 
     def to_plain(self) -> dict[str, Any]:
