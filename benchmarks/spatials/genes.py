@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -158,11 +159,13 @@ def simple(fold: Fold) -> Iterator[tuple[str, Array]]:
 
 
 def tangram(fold: Fold) -> Iterator[tuple[str, Array]]:
-    """Tangram of its authors (Biancalani et al. 2021), cells mode."""
+    """Tangram of its authors (Biancalani et al. 2021), each cell mapped, half as long as they advise."""
     if importlib.util.find_spec("tangram") is None:
         return
     import tangram as tg
 
+    # the package makes the root logger speak
+    logging.getLogger().setLevel(logging.WARNING)
     spatial, reference = fold.spatial.copy(), fold.reference.copy()
     for cells in (spatial, reference):
         sc.pp.normalize_total(cells, target_sum=100.0)

@@ -23,7 +23,7 @@ class Places(NamedTuple):
     coordinates: np.ndarray
     section: np.ndarray
 
-    def __len__(self) -> int:  # type: ignore[override]
+    def __len__(self) -> int:
         return len(self.coordinates)
 
 
