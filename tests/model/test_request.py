@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
-from scldm.model._conditions import Category, Coordinates, Number
+from scldm.model._array_conditions import Coordinates
+from scldm.model._conditions import Category, Number
 from scldm.model._perturbations import PerturbationSet
 from scldm.model._request import complete
 

@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 from anndata import AnnData
+from scipy.spatial import KDTree
 from scvi.data.fields import ObsmField
 
 from ._fields import shortened
 
 __all__ = ["CoordinatesField", "VectorField"]
+
+_MOST_CELLS = 10_000
 
 
 class VectorField(ObsmField):
@@ -67,20 +70,28 @@ class VectorField(ObsmField):
                 f"{self._what} has {n_dims} columns, but the model was trained with "
                 f"{len(state_registry['mean'])}."
             )
-        return super().transfer_field(state_registry, adata_target, **kwargs) | {
-            "mean": state_registry["mean"],
-            "spread": state_registry["spread"],
+        own = super().transfer_field(state_registry, adata_target, **kwargs)
+        # moments are those of the training data
+        return own | {
+            k: v for k, v in state_registry.items() if k in ("mean", "spread", "spacing")
         }
 
 
 class CoordinatesField(VectorField):
-    """Coordinates of cells, two or three for each; keeps their centre and spread."""
+    """Coordinates of cells, two or three for each; keeps their centre, spread and spacing."""
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 2 or shape[1] not in (2, 3):
             raise ValueError(
                 f"{self._what} has shape {shape}; coordinates have two or three columns."
             )
+
+    def register_field(self, adata: AnnData) -> dict:
+        state = super().register_field(adata)
+        values = np.unique(np.asarray(adata.obsm[self.attr_key], dtype=float), axis=0)
+        some = values[:: max(1, len(values) // _MOST_CELLS)]
+        steps = KDTree(values).query(some, min(2, len(values)))[0]
+        return state | {"spacing": float(np.median(steps[:, 1])) if len(values) > 1 else 0.0}
 
     def _spread(self, values: np.ndarray) -> float:
         # one spread for all axes keeps distances what they are

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ._conditions import Category, Condition, Coordinates, Dose, Number, Vector
+from ._array_conditions import Coordinates, Vector
+from ._conditions import Category, Condition, Dose, Number
 from ._embeddings import Embeddings
 from ._gene_scores import GeneSetScores
 from ._gene_sets import GeneSets
@@ -94,7 +95,7 @@ def _perturbation_and_dose(
 def _arrays(fields: Mapping[str, Any], setup: Mapping[str, Any]) -> Iterable[Condition]:
     if column := setup["spatial_key"]:
         state = fields[KEYS.SPATIAL]["state_registry"]
-        yield Coordinates("spatial", column, state["mean"], state["spread"])
+        yield Coordinates("spatial", column, *(state[k] for k in ("mean", "spread", "spacing")))
     if column := setup.get("source_key"):
         state = fields[KEYS.SOURCE]["state_registry"]
         yield Vector("source", column, state["mean"], state["spread"])

@@ -14,9 +14,10 @@ from torch import Tensor
 from scldm.module import NEIGHBOURS, PLACE, LatentDiffusion, spatial_diffusion
 from scldm.train import ContextDataModule, DiffusionPlan, Latents
 
+from ._array_conditions import Coordinates
 from ._blocks import resolved_seed
 from ._choices import chosen, positive
-from ._conditions import Category, Condition, Coordinates, Number
+from ._conditions import Category, Condition, Number
 from ._perturbations import PerturbationSet
 from ._tissue import Places, Tissue
 from ._training import STEPS_PER_EPOCH
