@@ -39,9 +39,11 @@ NOTES = {
     "simulated": (
         "A disc of 15%, and a random half, of a simulated tissue. `_law` compares with expected values, "
         "without the noise of cells (`pcc_law`: of genes that vary); `gradient_` is of genes with "
-        "gradients (slope: median; bias: mean absolute); `boundary_offset` and `boundary_width` (from a "
-        "quarter to three quarters) are in units of the spacing of cells, medians over eleven lines "
-        "across the middle boundary."
+        "gradients (slope: median; bias: mean absolute). Markers of the two layers at the middle boundary "
+        "are 0 below it and 1 above: `boundary_error` is the mean distance from that, within seven "
+        "spacings of cells; `boundary_offset` and `boundary_width` (from a quarter to three quarters) "
+        "are those of a fitted step in units of the spacing, medians over eleven lines. A smooth "
+        "prediction has a small offset by symmetry, and one place alone no width."
     ),
     "coordinates_3d": (
         "Real places in 3-D, simulated counts (the file's own are intensities); a ball of 15%, in units "

@@ -185,8 +185,8 @@ def boundary(probes: Probes, cells: ad.AnnData, truth: Array, mean: Array) -> di
 
     Returns
     -------
-    Medians over lines, in units of the spacing: the absolute offset of the step's middle, and the way
-    from a quarter to three quarters of it.
+    The mean absolute distance of s from the true step; and medians over lines, in units of the spacing:
+    the absolute offset of the step's middle, and the way from a quarter to three quarters of it.
     """
     markers = cells.var["marks"].isin(probes.sides).to_numpy()
     low, high = (truth[probes.layer == side][:, markers].mean(axis=0) for side in probes.sides)
@@ -198,7 +198,11 @@ def boundary(probes: Probes, cells: ad.AnnData, truth: Array, mean: Array) -> di
         ]
     )
     offset, width = np.median(np.abs(found), axis=0)
-    return {"boundary_offset": float(offset), "boundary_width": float(width)}
+    return {
+        "boundary_error": float(np.abs(s - (probes.offset > 0)).mean()),
+        "boundary_offset": float(offset),
+        "boundary_width": float(width),
+    }
 
 
 def _step(d: Array, s: Array) -> tuple[float, float]:

@@ -160,7 +160,7 @@ class Tissue:
         rng: np.random.Generator | None,
     ) -> np.ndarray:
         parts = []
-        for start in range(0, len(asked), _PLACES_AT_A_TIME):
+        for start in range(0, max(1, len(asked)), _PLACES_AT_A_TIME):
             rows = slice(start, start + _PLACES_AT_A_TIME)
             some = Places(asked.coordinates[rows], asked.section[rows])
             k = self.n_neighbors + 1 if rng is None else _CANDIDATES
