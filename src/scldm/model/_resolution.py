@@ -261,8 +261,8 @@ class ResolutionMixin:
         for rows in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
             own = counts[spot[rows[0]]]
             genes, values = own.indices, own.data.astype(np.int64)
-            share = expected[rows][:, genes] + 1e-12
-            parts = rng.multinomial(values, (share / share.sum(axis=0)).T.astype(np.float64))
+            share = expected[rows][:, genes].astype(np.float64) + 1e-12
+            parts = rng.multinomial(values, (share / share.sum(axis=0)).T)
             for row, part in zip(rows, parts.T, strict=True):
                 some = part > 0
                 divided.rows[row] = np.sort(genes[some]).tolist()
@@ -283,6 +283,8 @@ class ResolutionMixin:
 def _shares_by_depth(depths: np.ndarray, z: float) -> np.ndarray:
     """Return each cell's weight for a section at z: those of the sections around it, by nearness."""
     known = np.unique(depths)
+    if len(known) == 1:
+        return np.ones(len(depths))
     above = int(np.clip(np.searchsorted(known, z), 1, len(known) - 1))
     low, high = known[above - 1], known[above]
     share = float(np.clip((z - low) / (high - low), 0, 1))

@@ -23,6 +23,7 @@ from ._fates import FatesMixin
 from ._files import FilesMixin
 from ._fine_tuning import FineTuningMixin
 from ._from_scvi import FromSCVIMixin
+from ._gene_imputation import GeneImputationMixin
 from ._gene_sets import GeneSetsMixin
 from ._generation import GenerationMixin
 from ._keys import KEYS
@@ -57,6 +58,7 @@ class SCLDM(
     FatesMixin,
     SpatialMixin,
     ResolutionMixin,
+    GeneImputationMixin,
     LikelihoodMixin,
     ReadingMixin,
     DistillationMixin,

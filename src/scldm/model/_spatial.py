@@ -138,7 +138,7 @@ class SpatialMixin(SpatialTrainingMixin):
                 x.cpu().numpy() for x in (self.module.spatial.shift, self.module.spatial.scale)
             )
             known = types.predict((flat - shift) / scale)
-            frame["cell_type"] = pd.Categorical(
+            frame["cell_type"] = pd.Categorical.from_codes(
                 known, categories=frame["cell_type"].cat.categories
             )
         if return_mean:
@@ -242,7 +242,7 @@ class SpatialMixin(SpatialTrainingMixin):
         if "cell_type" not in asked.frame:
             return job, None
         types = KNeighborsClassifier(min(_TYPE_NEIGHBOURS, len(joined)))
-        return job, types.fit(known.features, asked.observed.frame["cell_type"].astype(object))
+        return job, types.fit(known.features, asked.observed.frame["cell_type"].cat.codes)
 
     def _tissue(self) -> Tissue:
         return Tissue.from_plain(self.spatial_["tissue"])
