@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,31 +122,16 @@ class SpatialTrainingMixin:
         places = self._places_of(frame, name)
         _check_spread(places, name)
         _warn_of_twins(places)
-        train, val, _ = self._split_of(adata)
-        tissue = Tissue.fit(_at(places, train), _N_NEIGHBORS, _REACH)
+        split = self._split_of(adata)
+        tissue = Tissue.fit(_at(places, split[0]), _N_NEIGHBORS, _REACH)
         latents = self._encode(adata)
         model = self._new_spatial_module(self.module.autoencoder.n_latent)
         assert model is not None
-        fitted = latents[train]
+        fitted = latents[split[0]]
         model.to(self.device).fit_standardisation(fitted.mean, fitted.variance, fitted.log_library)
-        latents.conditions = {
-            **{c.name: latents.conditions[c.name] for c in self._circumstances()},
-            PLACE: torch.from_numpy(tissue.standardised(places.coordinates)),
-        }
         steps_per_epoch = min(STEPS_PER_EPOCH, max_steps)
-        data = ContextDataModule(
-            latents,
-            train,
-            val,
-            _neighbourhoods(tissue, places, train, val),
-            *self._training_contexts(model, latents, tissue, places),
-            _BATCH_SIZE,
-            steps_per_epoch,
-        )
-        before = self.module.spatial, self.spatial_trained_
-        self.module.spatial, self.spatial_trained_ = model, False
-        split = self.train_indices, self.validation_indices, self.test_indices
-        try:
+        data = self._cells_in_context(model, latents, tissue, places, split, steps_per_epoch)
+        with self._in_place_of("spatial", model):
             self._run_stage(
                 "Space",
                 DiffusionPlan(model, name="spatial", **(plan_kwargs or {})),
@@ -156,24 +142,37 @@ class SpatialTrainingMixin:
                 devices=devices,
                 **{"gradient_clip_val": 1.0, "max_steps": max_steps, **trainer_kwargs},
             )
-        except Exception:
-            # what was trained before stays
-            self.module.spatial, self.spatial_trained_ = before
-            raise
-        self.train_indices, self.validation_indices, self.test_indices = split
         self.spatial_ = {"section": name, "tissue": tissue.to_plain()}
         self.spatial_trained_ = True
 
-    def _training_contexts(
-        self, model: LatentDiffusion, latents: Latents, tissue: Tissue, places: Places
-    ) -> tuple[Any, str]:
-        """Return what encodes the neighbourhoods of training cells, and the condition's name."""
+    def _cells_in_context(
+        self,
+        model: LatentDiffusion,
+        latents: Latents,
+        tissue: Tissue,
+        places: Places,
+        split: tuple[np.ndarray, np.ndarray, np.ndarray],
+        steps_per_epoch: int,
+    ) -> ContextDataModule:
+        """Return training and validation cells with what lies around them."""
         known = Surroundings(tissue, places, self._seen(model, latents))
 
         def encode(cells: np.ndarray, neighbours: np.ndarray) -> Tensor:
             return known.encode(places.coordinates[cells], neighbours)
 
-        return encode, NEIGHBOURS
+        place = torch.from_numpy(tissue.standardised(places.coordinates))
+        own = {c.name: latents.conditions[c.name] for c in self._circumstances()}
+        train, val, _ = split
+        return ContextDataModule(
+            replace(latents, conditions={**own, PLACE: place}),
+            train,
+            val,
+            _neighbourhoods(tissue, places, train, val),
+            encode,
+            NEIGHBOURS,
+            _BATCH_SIZE,
+            steps_per_epoch,
+        )
 
     def _seen(self, model: LatentDiffusion, latents: Latents) -> np.ndarray:
         """Return what the network sees of cells, ``(n, n_latent + 1)``."""

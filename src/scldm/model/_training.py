@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -274,6 +276,26 @@ class TrainingMixin:
         # Lightning keeps the mode it finds, and the stage may have been trained before
         plan.train()
         StageRunner(self, plan, data, max_epochs=max_epochs, callbacks=callbacks, **kwargs)()
+
+    @contextmanager
+    def _in_place_of(self, stage: str, model: Any) -> Iterator[None]:
+        """Train a new module of a stage inside; what was trained before stays if that fails.
+
+        Which cells the other stages were trained on stays too: scvi-tools' runner puts those of this stage
+        in their place.
+        """
+        before = getattr(self.module, stage), getattr(self, f"{stage}_trained_")
+        split = self.train_indices, self.validation_indices, self.test_indices
+        setattr(self.module, stage, model)
+        setattr(self, f"{stage}_trained_", False)
+        try:
+            yield
+        except BaseException:
+            setattr(self.module, stage, before[0])
+            setattr(self, f"{stage}_trained_", before[1])
+            raise
+        finally:
+            self.train_indices, self.validation_indices, self.test_indices = split
 
     def _adata_manager_or_raise(self):
         # cells that such a model is shown later are registered, and still no training data

@@ -140,9 +140,7 @@ class TrajectoryTrainingMixin:
         given = self._with_nulls(given, latents.conditions)
         steps_per_epoch = min(STEPS_PER_EPOCH, max_steps)
         data = PairDataModule(latents, pairs, given, _BATCH_SIZE, steps_per_epoch)
-        before = self.module.trajectory, self.trajectory_trained_
-        self.module.trajectory, self.trajectory_trained_ = model, False
-        try:
+        with self._in_place_of("trajectory", model):
             self._run_transition(
                 "Trajectory",
                 plan,
@@ -152,10 +150,6 @@ class TrajectoryTrainingMixin:
                 devices=devices,
                 **trainer_kwargs,
             )
-        except Exception:
-            # what was trained before stays
-            self.module.trajectory, self.trajectory_trained_ = before
-            raise
         self.trajectory_ = {
             "knots": line.knots,
             "last": float(frame[time.name].max()),
