@@ -14,7 +14,8 @@ taken away at random, training and draws. Tissues are
 - simulated: layers and gradients whose truth is known,
 - coordinates_3d: real places in 3-D, with simulated counts.
 
-Rows are kept as they finish. Before the model's third stage exists run with ``--predictors truth baselines``.
+Rows are kept as they finish. Tangram needs ``pip install --no-deps tangram-sc==1.0.4``, and is skipped where
+that is missing.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def genes(
         for row in found:
             results.add(**own, **row)
             print("genes", *own.values(), row["task"], row["method"], flush=True)
-        # what is not there yet, or not installed, is tried again
+        # what is not installed is tried again
         if found:
             done.add(**about)
 

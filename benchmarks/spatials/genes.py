@@ -18,7 +18,6 @@ from sklearn.model_selection import KFold
 from scldm import SCLDM, baselines
 from scldm.metrics.translation import feature_pearson, feature_spearman
 
-from .predictors import places_by_samples
 from .tasks import OSMFISH, STARMAP, read
 
 __all__ = ["METHODS", "WITHIN", "gene_rows"]
@@ -26,7 +25,7 @@ __all__ = ["METHODS", "WITHIN", "gene_rows"]
 Array = np.ndarray
 
 N_FOLDS = 5
-N_SAMPLES = 50
+N_SAMPLES = 20
 EPOCHS = 500
 WITHIN = "from half of the cells"
 ACROSS = f"from {STARMAP}"
@@ -41,9 +40,11 @@ class Fold:
     spatial
         Cells with coordinates, of the given genes.
     reference
-        Cells without, of given and held-out genes.
+        Cells without, of given, held-out and any other genes.
     given, held_out
         Names of genes.
+    same
+        Whether both are of one technique, so that counts of the two add up.
     seed
         Of what is random.
     """
@@ -52,6 +53,7 @@ class Fold:
     reference: ad.AnnData
     given: list[str]
     held_out: list[str]
+    same: bool
     seed: int
 
 
@@ -81,7 +83,8 @@ def gene_rows(folder: Path, seed: int, methods: list[str]) -> Iterator[dict[str,
         true = spatial.copy()
         true.X = _log(counts, counts, float(np.median(counts.sum(axis=1))))
         for method in methods:
-            yield from _rows(name, METHODS[method], _folds(spatial, reference, genes, seed), true)
+            folds = _folds(spatial, reference, genes, name == WITHIN, seed)
+            yield from _rows(name, METHODS[method], folds, true)
 
 
 def _rows(
@@ -116,14 +119,16 @@ def _correlations(true: Array, predicted: Array) -> Array:
     return np.nan_to_num(np.stack(found))
 
 
-def _folds(spatial: ad.AnnData, reference: ad.AnnData, genes: Array, seed: int) -> Iterator[Fold]:
+def _folds(
+    spatial: ad.AnnData, reference: ad.AnnData, genes: Array, same: bool, seed: int
+) -> Iterator[Fold]:
     for rest, held in KFold(N_FOLDS, shuffle=True, random_state=seed).split(genes):
         given, held_out = list(genes[np.sort(rest)]), list(genes[held])
-        panel, cells = spatial[:, given].copy(), reference[:, given + held_out].copy()
+        panel = spatial[:, given].copy()
         # what is left of the panel may have nothing of a cell
         sc.pp.filter_cells(panel, min_counts=1)
-        cells = cells[np.asarray(cells[:, given].X.sum(axis=1)).ravel() > 0].copy()
-        yield Fold(panel, cells, given, held_out, seed)
+        cells = reference[np.asarray(reference[:, given].X.sum(axis=1)).ravel() > 0].copy()
+        yield Fold(panel, cells, given, held_out, same, seed)
 
 
 def _log(counts: Array, of: Array, scale: float) -> Array:
@@ -179,19 +184,18 @@ def tangram(fold: Fold) -> Iterator[tuple[str, Array]]:
 
 
 def scldm(fold: Fold) -> Iterator[tuple[str, Array]]:
-    """Our model, once it imputes genes: one that learned the reference."""
-    if not hasattr(SCLDM, "impute_genes"):
-        return
+    """Our model; what it draws is in the units of the reference."""
     scvi.settings.seed = fold.seed
     SCLDM.setup_anndata(fold.spatial, spatial_key="spatial")
     model = SCLDM(fold.spatial)
-    model.train_autoencoder(enable_progress_bar=False)
-    model.train_spatial(enable_progress_bar=False)
-    drawn = model.impute_genes(fold.spatial, fold.reference, n_samples=N_SAMPLES, seed=fold.seed)
-    counts = places_by_samples(drawn[:, fold.held_out], fold.spatial.n_obs)
-    given = fold.spatial.X.toarray()
-    size = np.maximum(given.sum(axis=1), 1)[:, None, None]
-    yield "scldm", np.log1p(counts / size * np.median(size)).mean(axis=1, dtype=float)
+    drawn = model.impute_genes(None, fold.reference, n_samples=N_SAMPLES, seed=fold.seed)
+    n = fold.spatial.n_obs
+    size = np.asarray(drawn.X.sum(axis=1)).reshape(n, N_SAMPLES, 1)
+    if fold.same:
+        size = size + np.asarray(fold.spatial.X.sum(axis=1)).reshape(n, 1, 1)
+    counts = drawn[:, fold.held_out].X.toarray().reshape(n, N_SAMPLES, -1)
+    values = np.log1p(counts / np.maximum(size, 1) * np.median(size))
+    yield "scldm", values.mean(axis=1, dtype=float)
 
 
 METHODS: dict[str, Method] = {

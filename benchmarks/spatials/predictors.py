@@ -14,7 +14,7 @@ from scldm import SCLDM, baselines
 
 from .tasks import Task
 
-__all__ = ["PREDICTORS", "Answer", "places_by_samples"]
+__all__ = ["PREDICTORS", "Answer"]
 
 Array = np.ndarray
 
