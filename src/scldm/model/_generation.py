@@ -114,7 +114,7 @@ class GenerationMixin:
         names |= {f"spatial_{axis}" for axis in range(3)} | {"source", "gene_sets"}
         # for arguments that sampling methods have or may come to have
         names |= {"adata", "cells", "coordinates", "indices", "method", "n_samples", "out"}
-        names |= {"start", "end", "times", "neighbours", "factor", "reference"}
+        names |= {"start", "end", "times", "neighbours", "factor", "conserve", "reference"}
         names |= {"z", "library_size", "return_mean", "return_dist", "source", "target"}
         taken = inspect.signature(GenerationMixin.generate).parameters
         return names | set(taken) - {"self", "conditions"}

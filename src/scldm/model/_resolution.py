@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 from scipy import sparse
-from scipy.spatial import KDTree
+from scipy.spatial import Delaunay, KDTree
 
 from ._blocks import Stream, resolved_seed
 from ._cells import selected
@@ -188,7 +188,8 @@ class ResolutionMixin:
         Raises
         ------
         ValueError
-            If ``z`` is not given for a stack or given for none, or ``within`` is no polygon.
+            If cells are of several sections that do not lie in one space, ``z`` is not given for a stack
+            or given for none, or ``within`` is no polygon.
         RuntimeError
             If the stage is not trained.
         """
@@ -197,6 +198,12 @@ class ResolutionMixin:
         tissue = self._tissue()
         rng = np.random.default_rng((resolved_seed(seed), Stream.REQUEST))
         cells = selected(self, adata, indices)
+        name = self.spatial_["section"]
+        if name is not None and cells.frame[name].nunique() > 1:
+            raise ValueError(
+                f"The cells are of several sections (`{name}`), which do not lie in one space. Give those "
+                "of one, by `adata` or `indices`."
+            )
         x = self._places_of(cells.frame, None).coordinates
         weight = np.ones(len(x))
         if z is not None:
@@ -310,7 +317,12 @@ def _least_distance(x: np.ndarray) -> float:
 
 
 def _area_of_a_cell(x: np.ndarray) -> float:
-    """Return the area that a cell has, in square steps, where cells are as dense as at the median."""
-    k = min(10, len(x) - 1)
-    distance = KDTree(x).query(x, k + 1)[0][:, k]
-    return float(np.median(np.pi * distance**2 / k))
+    """Return the area that a cell has, in square steps, where cells are as dense as at the median.
+
+    A third of the triangles that meet at the cell, of which all of the tissue is made.
+    """
+    x = np.unique(x, axis=0)
+    corners = Delaunay(x).simplices
+    a, b = x[corners[:, 1]] - x[corners[:, 0]], x[corners[:, 2]] - x[corners[:, 0]]
+    area = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) / 2
+    return float(np.median(np.bincount(corners.ravel(), np.repeat(area, 3), len(x)) / 3))

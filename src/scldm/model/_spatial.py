@@ -11,12 +11,11 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from scipy.spatial import Delaunay, QhullError
-from sklearn.neighbors import KNeighborsClassifier
 
 from scldm._version import __version__
 from scldm.diffusion import Sampler
 
-from ._blocks import resolved_seed
+from ._blocks import Stream, resolved_seed
 from ._cells import Cells, encoded, selected
 from ._choices import chosen, positive, weight
 from ._order import checked_sampler, name_of
@@ -25,12 +24,12 @@ from ._spatial_methods import SPATIAL_METHODS, SpatialJob, SpatialMethod
 from ._spatial_output import from_array, means_of
 from ._spatial_training import SpatialTrainingMixin, Surroundings
 from ._tissue import Places, Tissue
+from ._types import TypesByLatent
 
 __all__ = ["SpatialMixin"]
 
 _FAR = 5.0
 _OWN_COLUMNS = {"place", "sample", "spot"}
-_TYPE_NEIGHBOURS = 15
 
 
 class _Asked(NamedTuple):
@@ -63,8 +62,9 @@ class SpatialMixin(SpatialTrainingMixin):
     ) -> AnnData:
         """Return cells at places where none were observed.
 
-        Type, depth and expression of a cell are drawn together, given where the place is and which cells
-        lie around it. Where the nearest observed cell is far, the place alone decides.
+        Depth and expression of a cell are drawn together, given where the place is and which cells lie
+        around it, and its type is drawn given them. Where the nearest observed cell is far, the place
+        alone decides.
 
         Parameters
         ----------
@@ -95,9 +95,9 @@ class SpatialMixin(SpatialTrainingMixin):
         -------
         ``n_samples`` cells for each place, or one row with ``return_mean``: counts in ``X``; coordinates
         in ``obsm`` under the user's own key; latents in ``obsm["X_scldm"]``; in ``obs`` the conditions
-        under the user's own names, among them the type, that of most of the 15 observed cells with the
-        nearest latents; the number of the place in ``"place"``, and of the cell there in ``"sample"``.
-        With ``return_mean``, ``layers["spread"]`` has the standard deviation of counts and
+        under the user's own names, among them the type, drawn from the probabilities that a logistic
+        regression on the latents of observed cells gives; the number of the place in ``"place"``, and of the cell there in ``"sample"``.
+        With ``return_mean`` the type is the most frequent one, ``layers["spread"]`` has the standard deviation of counts and
         ``layers["sample"]`` the counts of the first cell at each place.
 
         Raises
@@ -134,13 +134,7 @@ class SpatialMixin(SpatialTrainingMixin):
         place = np.repeat(np.arange(len(asked.places)), n_samples)
         frame = asked.frame.iloc[place].reset_index(drop=True)
         if types is not None:
-            shift, scale = (
-                x.cpu().numpy() for x in (self.module.spatial.shift, self.module.spatial.scale)
-            )
-            known = types.predict((flat - shift) / scale)
-            frame["cell_type"] = pd.Categorical.from_codes(
-                known, categories=frame["cell_type"].cat.categories
-            )
+            frame["cell_type"] = self._drawn_types(types, flat, job.seed)
         if return_mean:
             new, place = means_of(self, frame, flat, job.seed, n_samples)
         else:
@@ -221,7 +215,7 @@ class SpatialMixin(SpatialTrainingMixin):
         rule: Sampler,
         steps: int | None,
         guidance_scale: float,
-    ) -> tuple[SpatialJob, KNeighborsClassifier | None]:
+    ) -> tuple[SpatialJob, TypesByLatent | None]:
         """Return the job, and what tells types by latents where cells have types."""
         latents = encoded(self, asked.observed)
         known = Surroundings(self._tissue(), asked.seen, self._seen(self.module.spatial, latents))
@@ -239,10 +233,17 @@ class SpatialMixin(SpatialTrainingMixin):
             steps,
             guidance_scale,
         )
-        if "cell_type" not in asked.frame:
+        types = asked.observed.frame.get("cell_type")
+        if types is None or types.isna().all():
             return job, None
-        types = KNeighborsClassifier(min(_TYPE_NEIGHBOURS, len(joined)))
-        return job, types.fit(known.features, asked.observed.frame["cell_type"].cat.codes)
+        rng = np.random.default_rng((seed, Stream.REQUEST))
+        return job, TypesByLatent().fit(known.features, types, rng)
+
+    def _drawn_types(self, types: TypesByLatent, flat: np.ndarray, seed: int) -> pd.Categorical:
+        """Return types of new cells, by their latents and log library sizes."""
+        diffusion = self.module.spatial
+        shift, scale = (x.cpu().numpy() for x in (diffusion.shift, diffusion.scale))
+        return types.draw((flat - shift) / scale, np.random.default_rng((seed, Stream.POSTERIOR)))
 
     def _tissue(self) -> Tissue:
         return Tissue.from_plain(self.spatial_["tissue"])

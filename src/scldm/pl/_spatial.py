@@ -74,8 +74,9 @@ def spatial_compare(
     truth
         Measured cells with counts, at the same places or at others; ``None`` if there are none.
     prediction
-        Cells whose ``X`` has the counts of one sample, or nothing, and whose layers may have, of many
-        samples of each cell, the expected counts as ``"mean"`` and their uncertainty as ``"spread"``.
+        Cells as :meth:`scldm.SCLDM.impute_region` returns them with ``return_mean``: expected counts in
+        ``X``, one sample and the uncertainty in the layers ``"sample"`` and ``"spread"``. Or cells with
+        the counts of one sample, or nothing, in ``X``, and the expected counts in a layer ``"mean"``.
     genes
         Genes to show.
     observed
@@ -134,7 +135,11 @@ def _sources(cells: dict[str, AnnData], layer: str | None) -> dict[str, tuple[st
     }
     prediction = cells["prediction"]
     counts = layer if layer in prediction.layers else None
-    for column, of in (("mean", "mean"), ("sample", counts), ("spread", "spread")):
+    if "sample" in prediction.layers:
+        columns = {"mean": counts, "sample": "sample", "spread": "spread"}
+    else:
+        columns = {"mean": "mean", "sample": counts, "spread": "spread"}
+    for column, of in columns.items():
         there = prediction.X is not None if of is None else of in prediction.layers
         if there:
             found[column] = ("prediction", of)
