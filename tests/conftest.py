@@ -97,6 +97,7 @@ def trained():
             max_steps=2000,
             batch_size=64,
             trajectory_kwargs={"max_steps": 200},
+            spatial_kwargs={"max_steps": 50},
             enable_progress_bar=False,
         )
     return model

@@ -75,7 +75,7 @@ def _baselines(task: Task) -> dict[str, Callable[[], baselines.SpatialBaseline]]
         "nearest place": baselines.NearestPlace,
         "mean of 10 nearest": lambda: baselines.NeighbourMean(10),
         "mean of 50 nearest": lambda: baselines.NeighbourMean(50),
-        "inverse distance": lambda: baselines.InverseDistance(10),
+        "inverse distance": baselines.InverseDistance,
         "Gaussian kernel": baselines.GaussianKernel,
         "Gaussian process": baselines.GaussianProcess,
         "ridge": baselines.CoordinateRidge,
@@ -126,10 +126,8 @@ def _asks(task: Task, model: SCLDM) -> dict[str, Callable[[], ad.AnnData]]:
         for method in ("context", "coordinates", "inverse_distance")
     }
     if task.call == "super_resolve":
-        resolved = {
-            "scldm, super_resolve": lambda: model.super_resolve(coordinates=where, **settings)
-        }
-        return resolved | found
+        # the same draws as those of `impute_region`, so it is one row
+        found["scldm, context"] = lambda: model.super_resolve(coordinates=where, **settings)
     return found
 
 

@@ -447,7 +447,13 @@ def test_there_must_be_something_to_learn_from(adata, setup):
         model = SCLDM(adata, n_hidden=8, n_latent=2, width=16, depth=1)
         with pytest.raises(RuntimeError, match=r"Call `train_autoencoder\(\)`"):
             model.train_perturbation()
-        model.train(1, 1, enable_progress_bar=False)
+        model.train(
+            1,
+            1,
+            trajectory_kwargs={"max_steps": 1},
+            spatial_kwargs={"max_steps": 1},
+            enable_progress_bar=False,
+        )
     assert not model.perturbation_trained_
     with pytest.raises(ValueError, match="no perturbed cells with control cells"):
         model.train_perturbation()

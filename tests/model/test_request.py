@@ -21,7 +21,7 @@ CONDITIONS = [
         Number("dose", "concentration", 1.0, 1.0, "float64"),
     ),
     Number("time", "day", 1.0, 1.0, "int64"),
-    Coordinates("spatial", "X_place", [0.0, 0.0], 1.0, 0.1),
+    Coordinates("spatial", "X_place", [0.0, 0.0], [1.0, 1.0], [0.1, 0.1]),
 ]
 TRAINING = pd.DataFrame(
     {

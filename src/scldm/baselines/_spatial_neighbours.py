@@ -102,7 +102,7 @@ class InverseDistance(NeighbourMean):
     National Conference 23:517.
     """
 
-    def __init__(self, n_neighbors: int = 3, power: float = 2.0) -> None:
+    def __init__(self, n_neighbors: int = 3, power: float = 1.0) -> None:
         super().__init__(n_neighbors)
         self.power = _positive(power, "power")
 

@@ -94,22 +94,27 @@ class Vector(Condition):
 
 
 class Coordinates(Vector):
-    """A place in two or three dimensions; one spread for all axes keeps distances what they are.
+    """A place in two or three dimensions.
 
     Parameters
     ----------
     name, column, mean, spread
-        As in :class:`Vector`, with one spread.
+        As in :class:`Vector`; one spread for the axes of a plane keeps distances what they are.
     spacing
-        Distance of a cell to the nearest one. Waves of the coordinates that are not several times as
+        By axis, the distance of a cell to the nearest one, or of a section to the next. Waves of the coordinates that are not several times as
         long would let the network learn each cell's place by heart.
     """
 
     def __init__(
-        self, name: str, column: str, mean: Sequence[float], spread: float, spacing: float
+        self,
+        name: str,
+        column: str,
+        mean: Sequence[float],
+        spread: Sequence[float],
+        spacing: Sequence[float],
     ) -> None:
         super().__init__(name, column, mean, spread)
-        shortest = _WAVE * spacing / spread
+        shortest = _WAVE * spacing[0] / spread[0]
         fitting = np.log2(_LONGEST_WAVE / shortest) + 1 if shortest > 0 else np.inf
         self.n_octaves = int(np.clip(fitting, *_OCTAVES))
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
-from scipy.spatial import KDTree
 from scvi.data.fields import ObsmField
 
 from ._fields import shortened
+from ._tissue import Places, measured
 
 __all__ = ["CoordinatesField", "VectorField"]
-
-_MOST_CELLS = 10_000
 
 
 class VectorField(ObsmField):
@@ -70,7 +69,10 @@ class VectorField(ObsmField):
                 f"{self._what} has {n_dims} columns, but the model was trained with "
                 f"{len(state_registry['mean'])}."
             )
-        own = super().transfer_field(state_registry, adata_target, **kwargs)
+        # an array of one user may be the data frame of another: names of columns mean nothing here
+        names = list(self._setup_column_names(adata_target))
+        like = {**state_registry, self.COLUMN_NAMES_KEY: names}
+        own = super().transfer_field(like, adata_target, **kwargs)
         # moments are those of the training data
         return own | {
             k: v for k, v in state_registry.items() if k in ("mean", "spread", "spacing")
@@ -78,7 +80,21 @@ class VectorField(ObsmField):
 
 
 class CoordinatesField(VectorField):
-    """Coordinates of cells, two or three for each; keeps their centre, spread and spacing."""
+    """Coordinates of cells, two or three for each; keeps their centre, spread and spacing.
+
+    Parameters
+    ----------
+    registry_key, attr_key, argument
+        As in :class:`VectorField`.
+    batch_key
+        The user's column of batches, which may not lie in one space.
+    """
+
+    def __init__(
+        self, registry_key: str, attr_key: str, argument: str, batch_key: str | None = None
+    ) -> None:
+        super().__init__(registry_key, attr_key, argument)
+        self.batch_key = batch_key
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 2 or shape[1] not in (2, 3):
@@ -88,11 +104,11 @@ class CoordinatesField(VectorField):
 
     def register_field(self, adata: AnnData) -> dict:
         state = super().register_field(adata)
-        values = np.unique(np.asarray(adata.obsm[self.attr_key], dtype=float), axis=0)
-        some = values[:: max(1, len(values) // _MOST_CELLS)]
-        steps = KDTree(values).query(some, min(2, len(values)))[0]
-        return state | {"spacing": float(np.median(steps[:, 1])) if len(values) > 1 else 0.0}
-
-    def _spread(self, values: np.ndarray) -> float:
-        # one spread for all axes keeps distances what they are
-        return float(np.sqrt(values.var(axis=0).mean())) or 1.0
+        values = np.asarray(adata.obsm[self.attr_key], dtype=float)
+        batch = np.zeros(len(values), dtype=int)
+        # sections of a stack are batches of one space
+        if self.batch_key is not None and values.shape[1] == 2:
+            batch = pd.factorize(adata.obs[self.batch_key])[0]
+        _, spacing = measured(Places(values, batch))
+        spread, _ = measured(Places(values, np.zeros_like(batch)))
+        return state | {"spread": spread.tolist(), "spacing": spacing.tolist()}

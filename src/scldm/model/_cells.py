@@ -80,11 +80,17 @@ def selected(model: Any, adata: AnnData | None, indices: Sequence[int] | None) -
     ------
     ValueError
         If ``indices`` does not name cells.
+    TypeError
+        If ``adata`` is not an AnnData.
     RuntimeError
         If the model has no data and none are given.
     """
     if adata is None:
         adata = model._adata_manager_or_raise().adata
+    if not isinstance(adata, AnnData):
+        raise TypeError(
+            f"`adata` is a {type(adata).__name__}, not an AnnData. Give other arguments by name."
+        )
     adata = model._validate_anndata(adata)
     rows = checked_rows(indices, adata.n_obs)
     frame = model._read_conditions(adata).iloc[rows].reset_index(drop=True)

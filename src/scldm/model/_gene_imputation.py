@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
@@ -49,7 +51,8 @@ class GeneImputationMixin:
 
         A :class:`MultiLDM` is trained on both: the genes that cells and reference share are one modality,
         the reference's further genes another that the cells of this model lack. So both have one latent
-        space, and the further genes are drawn given the shared ones, in the units of the reference.
+        space, and the further genes are drawn given the shared ones, in the units of the reference. Where
+        cells and what they lie among matter more than their shared genes, this cannot know it.
 
         Parameters
         ----------
@@ -69,7 +72,7 @@ class GeneImputationMixin:
         return_mean
             Return expected counts, means over the draws, in place of counts.
         seed, batch_size
-            As in :meth:`generate`; training takes the seed of scvi-tools.
+            As in :meth:`generate`; training takes the seed too.
         train_kwargs
             For :meth:`MultiLDM.train`.
 
@@ -89,7 +92,8 @@ class GeneImputationMixin:
         Warns
         -----
         UserWarning
-            If cells have no count of a shared gene; they are left out.
+            If cells have no count of a shared gene, or cells of the reference none of a shared or of a
+            further one; they are left out.
         """
         if reference is None:
             raise ValueError("`reference` is missing: cells with the genes that are asked for.")
@@ -98,6 +102,7 @@ class GeneImputationMixin:
         n_samples = positive("n_samples", n_samples)
         batch_size = positive("batch_size", batch_size)
         seed = resolved_seed(seed)
+        genes = [genes] if isinstance(genes, str) else genes
         shared, further = self._shared_and_further(reference, genes)
         cells = selected(self, adata, indices)
         own = self._shared_counts(cells, shared)
@@ -116,8 +121,9 @@ class GeneImputationMixin:
             modalities={"rna_layer": _SHARED, "protein_layer": _FURTHER},
             batch_key=_TECHNOLOGY,
         )
-        model = MultiLDM(both)
-        model.train(**{"enable_progress_bar": False, **(train_kwargs or {})})
+        with _own_randomness(seed):
+            model = MultiLDM(both)
+            model.train(**{"enable_progress_bar": False, **(train_kwargs or {})})
         new = model.translate(
             {_SHARED: own},
             source=_SHARED,
@@ -139,7 +145,9 @@ class GeneImputationMixin:
         names = reference.var_names
         if not names.is_unique:
             raise ValueError("`reference.var_names` has a name twice; genes are matched by name.")
-        asked = set() if genes is None else {genes} if isinstance(genes, str) else set(genes)
+        asked = set() if genes is None else set(genes)
+        if genes is not None and not 0 < len(asked) == len(genes):
+            raise ValueError("`genes` must name one gene or more, each once.")
         if lacking := sorted(asked - set(names)):
             raise ValueError(f"`genes` has {shortened(lacking)}, which the reference lacks.")
         own = set(self.var_names) - asked
@@ -160,10 +168,24 @@ class GeneImputationMixin:
         )
         columns = self.var_names.get_indexer(shared)
         return AnnData(
-            sparse.csr_matrix(counts)[cells.rows][:, columns],
+            sparse.csr_matrix(counts[cells.rows])[:, columns],
             obs=pd.DataFrame(index=cells.names.astype(str)),
             var=pd.DataFrame(index=list(shared)),
         )
+
+
+@contextmanager
+def _own_randomness(seed: int) -> Iterator[None]:
+    """Let what runs inside draw from a seed, and put the global random states back afterwards."""
+    of_numpy = np.random.get_state()
+    devices = list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            np.random.set_state(of_numpy)
 
 
 def _counts_of(reference: AnnData, layer: str | None) -> AnnData:
@@ -173,8 +195,11 @@ def _counts_of(reference: AnnData, layer: str | None) -> AnnData:
             f"`reference_layer={layer!r}` is not known. Known: {shortened(reference.layers)}."
         )
     counts = reference.X if layer is None else reference.layers[layer]
-    matrix = sparse.csr_matrix(counts)
-    check_counts(matrix.data, "`reference`")
+    matrix = sparse.csr_matrix(counts[:])
+    try:
+        check_counts(matrix.data, "`reference`")
+    except ValueError as error:
+        raise ValueError(str(error).replace("`layer=`", "`reference_layer=`")) from None
     return AnnData(
         matrix.astype(np.float32),
         obs=pd.DataFrame(index=[f"reference {name}" for name in reference.obs_names]),
@@ -190,6 +215,13 @@ def _joined(
     whole = [np.asarray(x.X.sum(axis=1)).ravel() > 0 for x in seen.values()]
     # a reference cell without a count in one of the two says nothing of it
     rows = whole[0] & whole[1]
+    if not rows.all():
+        warnings.warn(
+            f"{(~rows).sum()} of {len(rows)} cells of the reference have no count of a shared or of a "
+            "further gene; they are left out.",
+            UserWarning,
+            stacklevel=3,
+        )
     counts = sparse.vstack([seen[0].X[rows], own.X], format="csr")
     names = [*reference.obs_names[rows], *own.obs_names]
     first = AnnData(counts, obs=pd.DataFrame(index=names), var=pd.DataFrame(index=list(shared)))

@@ -23,7 +23,9 @@ from ._choices import positive
 from ._order import DISTILLED, Order, checked_guidance, checked_sampler
 from ._request import complete
 
-__all__ = ["GenerationMixin", "to_csr"]
+__all__ = ["GenerationMixin", "from_array", "to_csr"]
+
+_SAID = {"spatial": "spatial stage"}
 
 
 class GenerationMixin:
@@ -122,7 +124,7 @@ class GenerationMixin:
     def _require(self, stage: str) -> None:
         if not getattr(self, f"{stage}_trained_"):
             raise RuntimeError(
-                f"The {stage} is not trained. Call `train()`, or `train_{stage}()` for this stage."
+                f"The {_SAID.get(stage, stage)} is not trained. Call `train()`, or `train_{stage}()` for this stage."
             )
 
     def _order(
@@ -275,3 +277,15 @@ class GenerationMixin:
 def to_csr(counts: Tensor) -> sparse.csr_matrix:
     """Return dense counts as a sparse matrix."""
     return sparse.csr_matrix(counts.cpu().numpy())
+
+
+def from_array(
+    x: np.ndarray, device: torch.device
+) -> Callable[[int, np.ndarray], tuple[Tensor, Tensor]]:
+    """Return what hands out rows of latents and log library sizes, ``(n, n_latent + 1)``."""
+
+    def latents_of(block: int, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        cells = torch.from_numpy(x[rows]).to(device)
+        return cells[:, :-1], cells[:, -1:]
+
+    return latents_of

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
-from scipy.spatial import KDTree
+from scipy.spatial import Delaunay, KDTree
 
-__all__ = ["area_of", "inside", "spread_out"]
+__all__ = ["area_of", "area_of_a_cell", "inside", "least_distance", "spread_out"]
+
+_ROUNDS = 40
+_CLOSEST = 0.05
 
 
-def spread_out(draw: np.ndarray, n: int, closest: float, spacing: np.ndarray) -> np.ndarray:
+def spread_out(draw: Callable[[], np.ndarray], n: int, closest: float) -> np.ndarray:
     """Return the first n of some candidates that keep their distance from those before.
 
     Simple sequential inhibition (Diggle 2013, *Statistical Analysis of Spatial and Spatio-Temporal Point
@@ -17,25 +22,29 @@ def spread_out(draw: np.ndarray, n: int, closest: float, spacing: np.ndarray) ->
     Parameters
     ----------
     draw
-        Candidates, ``(n_candidates, n_dims)``.
+        Returns some candidates, ``(any, n_dims)``; called up to forty times.
     n
         How many to return, at most.
     closest
-        The least distance, in units of ``spacing``.
-    spacing
-        By axis.
+        The least distance.
     """
-    x = draw / spacing
-    near = KDTree(x).query_ball_point(x, closest)
-    kept = np.zeros(len(x), dtype=bool)
-    n_kept = 0
-    for i, others in enumerate(near):
-        if n_kept == n:
+    kept = draw()[:0]
+    for _ in range(_ROUNDS):
+        new = draw()
+        if len(kept):
+            new = new[KDTree(kept).query(new)[0] > closest]
+        if len(new) > 1:
+            alive = np.ones(len(new), dtype=bool)
+            pairs = KDTree(new).query_pairs(closest, output_type="ndarray")
+            # by the first of each pair: whoever could exclude it has been dealt with before
+            for first, second in pairs[np.argsort(pairs[:, 0], kind="stable")]:
+                if alive[first]:
+                    alive[second] = False
+            new = new[alive]
+        kept = np.concatenate([kept, new])[:n]
+        if len(kept) == n:
             break
-        if not kept[others].any():
-            kept[i] = True
-            n_kept += 1
-    return draw[kept]
+    return kept
 
 
 def inside(corners: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -52,3 +61,21 @@ def area_of(corners: np.ndarray) -> float:
     """Return the area of a polygon (the shoelace formula)."""
     a, b = corners, np.roll(corners, -1, axis=0)
     return float(abs(np.sum(a[:, 0] * b[:, 1] - b[:, 0] * a[:, 1])) / 2)
+
+
+def least_distance(x: np.ndarray) -> float:
+    """Return the distance below which one of twenty cells has its nearest."""
+    apart = np.unique(x, axis=0)
+    return float(np.quantile(KDTree(apart).query(apart, 2)[0][:, 1], _CLOSEST))
+
+
+def area_of_a_cell(x: np.ndarray) -> float:
+    """Return the area that a cell has where cells are as dense as at the median.
+
+    A third of the triangles that meet at the cell, of which all of the tissue is made.
+    """
+    x = np.unique(x, axis=0)
+    corners = Delaunay(x).simplices
+    a, b = x[corners[:, 1]] - x[corners[:, 0]], x[corners[:, 2]] - x[corners[:, 0]]
+    area = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) / 2
+    return float(np.median(np.bincount(corners.ravel(), np.repeat(area, 3), len(x)) / 3))

@@ -98,7 +98,10 @@ def condition_fields(
         ContinuousCovariatesField(KEYS.CONTINUOUS, setup["continuous_covariate_keys"]),
     ]
     if setup["spatial_key"] is not None:
-        fields.append(CoordinatesField(KEYS.SPATIAL, setup["spatial_key"], "spatial_key"))
+        batch_key = setup["batch_key"]
+        fields.append(
+            CoordinatesField(KEYS.SPATIAL, setup["spatial_key"], "spatial_key", batch_key)
+        )
     if setup["source_key"] is not None:
         fields.append(VectorField(KEYS.SOURCE, setup["source_key"], "source_key"))
     return [*fields, *_embeddings_fields(setup)]

@@ -15,15 +15,17 @@ from scipy.spatial import Delaunay, QhullError
 from scldm._version import __version__
 from scldm.diffusion import Sampler
 
+from ._array_conditions import Vector
 from ._blocks import Stream, resolved_seed
 from ._cells import Cells, encoded, selected
 from ._choices import chosen, positive, weight
-from ._order import checked_sampler, name_of
-from ._request import put_in
+from ._generation import from_array
+from ._order import checked_sampler
+from ._request import Request, changed
 from ._spatial_methods import SPATIAL_METHODS, SpatialJob, SpatialMethod
-from ._spatial_output import from_array, means_of
+from ._spatial_output import means_of
 from ._spatial_training import SpatialTrainingMixin, Surroundings
-from ._tissue import Places, Tissue
+from ._tissue import Finder, Places, Tissue
 from ._types import TypesByLatent
 
 __all__ = ["SpatialMixin"]
@@ -36,9 +38,9 @@ class _Asked(NamedTuple):
     """What is asked: places, their conditions, and the observed cells around them."""
 
     places: Places
-    frame: pd.DataFrame
+    request: Request
     observed: Cells
-    seen: Places
+    finder: Finder
 
 
 class SpatialMixin(SpatialTrainingMixin):
@@ -113,8 +115,9 @@ class SpatialMixin(SpatialTrainingMixin):
         UserWarning
             If places lie outside the tissue, which says how far, or coordinates occur twice.
         """
-        way = method if isinstance(method, SpatialMethod) else None
-        way = way or chosen("method", method, SPATIAL_METHODS)
+        way = method
+        if not isinstance(way, SpatialMethod):
+            way = chosen("method", method, SPATIAL_METHODS)
         self._spatial_condition()
         self._require("spatial")
         taken = sorted(_OWN_COLUMNS & {getattr(c, "column", "") for c in self.conditions})
@@ -124,15 +127,18 @@ class SpatialMixin(SpatialTrainingMixin):
         batch_size = positive("batch_size", batch_size)
         rule, n_steps = checked_sampler(sampler, steps, 0)
         guidance_scale = weight("guidance_scale", guidance_scale)
+        if not way.samples and (steps is not None or sampler != "heun" or guidance_scale != 1):
+            raise ValueError(
+                f"`sampler`, `steps` and `guidance_scale` have no meaning for `method={method!r}`."
+            )
         cells = selected(self, adata, indices)
-        asked = self._asked_places(cells, coordinates, conditions)
-        job, types = self._spatial_job(
-            asked, n_samples, resolved_seed(seed), rule, n_steps, guidance_scale
-        )
+        seed = resolved_seed(seed)
+        asked = self._asked_places(cells, coordinates, conditions, seed)
+        job, types = self._spatial_job(asked, n_samples, seed, rule, n_steps, guidance_scale)
         with torch.inference_mode():
             flat = way.latents(job)
         place = np.repeat(np.arange(len(asked.places)), n_samples)
-        frame = asked.frame.iloc[place].reset_index(drop=True)
+        frame = asked.request.frame.iloc[place].reset_index(drop=True)
         if types is not None:
             frame["cell_type"] = self._drawn_types(types, flat, job.seed)
         if return_mean:
@@ -149,15 +155,17 @@ class SpatialMixin(SpatialTrainingMixin):
         new.uns["scldm"] = {
             "version": __version__,
             "method": method if isinstance(method, str) else type(way).__name__,
-            "seed": job.seed,
-            "sampler": name_of(rule),
+            "seed": seed,
             "n_samples": n_samples,
             "return_mean": return_mean,
+            "conditions": asked.request.described,
             **way.record(job),
         }
         return new
 
-    def _asked_places(self, cells: Cells, coordinates: Any, conditions: dict[str, Any]) -> _Asked:
+    def _asked_places(
+        self, cells: Cells, coordinates: Any, conditions: dict[str, Any], seed: int
+    ) -> _Asked:
         """Check places and what is said of them, and complete it from the nearest observed cells."""
         if coordinates is None:
             raise ValueError("`coordinates` is missing: the places where cells are asked for.")
@@ -170,23 +178,27 @@ class SpatialMixin(SpatialTrainingMixin):
         x = condition.parse("coordinates", coordinates).to_numpy(float)
         if not len(x):
             raise ValueError("`coordinates` is empty; at least one place is needed.")
-        if len(np.unique(x, axis=0)) < len(x):
-            warnings.warn(
-                f"{len(x) - len(np.unique(x, axis=0))} of {len(x)} `coordinates` occur more than once.",
-                UserWarning,
-                stacklevel=3,
-            )
         name = self.spatial_["section"]
         seen = self._places_of(cells.frame, name)
         places = Places(x, self._asked_sections(name, conditions, len(x), seen.section))
-        distance, nearest = self._tissue().nearest(seen, places, 1)
+        _warn_of_twins(places)
+        finder = self._tissue().among(seen)
+        nearest = finder.nearest(places, 1)[1][:, 0]
         if (nearest < 0).any():
             raise ValueError(f"No observed cell is of the `{name}` that is asked for.")
-        frame = cells.frame.iloc[nearest[:, 0]].reset_index(drop=True)
-        given = {k: v for k, v in conditions.items() if v is not None}
-        frame, _ = put_in(self.conditions, frame, {**given, condition.name: x})
-        _warn_of_outside(seen, places, distance[:, 0], self._tissue())
-        return _Asked(places, frame, cells, seen)
+        _warn_of_outside(finder, places, nearest)
+        request = changed(
+            self.conditions,
+            cells.frame.iloc[_lenders(finder, places, nearest)].reset_index(drop=True),
+            {**{k: v for k, v in conditions.items() if v is not None}, condition.name: x},
+            self.training_frame_,
+            np.random.default_rng((seed, Stream.REQUEST)),
+        )
+        for other in self.conditions:
+            # a vector of the nearest cell, such as its latent, is not the new cell's
+            if type(other) is Vector and other.name not in conditions:
+                request.frame[other.columns(other.name)] = np.nan
+        return _Asked(places, request, cells, finder)
 
     def _asked_sections(
         self, name: str | None, conditions: dict[str, Any], n: int, observed: np.ndarray
@@ -218,8 +230,10 @@ class SpatialMixin(SpatialTrainingMixin):
     ) -> tuple[SpatialJob, TypesByLatent | None]:
         """Return the job, and what tells types by latents where cells have types."""
         latents = encoded(self, asked.observed)
-        known = Surroundings(self._tissue(), asked.seen, self._seen(self.module.spatial, latents))
-        given = {c.name: torch.from_numpy(c.encode(asked.frame)) for c in self._circumstances()}
+        seen = self._seen(self.module.spatial, latents)
+        known = Surroundings(asked.finder.tissue, asked.finder, seen)
+        encoding = asked.request.encoded
+        given = {c.name: torch.from_numpy(encoding[c.name]) for c in self._circumstances()}
         joined = torch.cat([latents.mean, latents.log_library], dim=1).numpy()
         job = SpatialJob(
             self,
@@ -249,11 +263,41 @@ class SpatialMixin(SpatialTrainingMixin):
         return Tissue.from_plain(self.spatial_["tissue"])
 
 
-def _warn_of_outside(
-    observed: Places, asked: Places, distance: np.ndarray, tissue: Tissue
-) -> None:
+def _lenders(finder: Finder, places: Places, nearest: np.ndarray) -> np.ndarray:
+    """Return the cells whose conditions places take where they are not said: the nearest.
+
+    Between the sections of a stack it is the nearest of one section for all places of one depth: else a
+    section would be made of cells of two batches.
+    """
+    if not finder.tissue.stacked:
+        return nearest
+    lenders = nearest.copy()
+    depths = finder.observed.coordinates[:, 2]
+    for z in np.unique(places.coordinates[:, 2]):
+        rows = np.flatnonzero(places.coordinates[:, 2] == z)
+        known, n_cells = np.unique(depths[nearest[rows]], return_counts=True)
+        cells = np.flatnonzero(depths == known[n_cells.argmax()])
+        own = finder.tissue.among(finder.observed.at(cells))
+        lenders[rows] = cells[own.nearest(places.at(rows), 1)[1][:, 0]]
+    return lenders
+
+
+def _warn_of_twins(places: Places) -> None:
+    both = np.column_stack([places.coordinates, places.section])
+    n_twins = len(both) - len(np.unique(both, axis=0))
+    if n_twins:
+        warnings.warn(
+            f"{n_twins} of {len(both)} `coordinates` occur more than once.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _warn_of_outside(finder: Finder, asked: Places, nearest: np.ndarray) -> None:
     """Warn of places outside the hull of the observed cells, far from any of them."""
-    far = distance > _FAR
+    observed = finder.observed
+    off = asked.coordinates - observed.coordinates[nearest]
+    far = np.linalg.norm(off / finder.tissue.spacing, axis=1) > _FAR
     for section in np.unique(asked.section[far]):
         rows = np.flatnonzero(far & (asked.section == section))
         cells = observed.coordinates[observed.section == section]
@@ -264,11 +308,11 @@ def _warn_of_outside(
             inside = np.zeros(len(rows), dtype=bool)
         far[rows] = ~inside
     if far.any():
-        steps = distance[far].max()
         warnings.warn(
             f"{far.sum()} of {len(far)} `coordinates` lie outside the observed tissue, up to "
-            f"{steps:.3g} times the spacing of its cells ({steps * tissue.spacing[0]:.4g} in the unit of "
-            "the coordinates) from the nearest. What is drawn there is a guess from afar.",
+            f"{np.linalg.norm(off[far], axis=1).max():.4g} in the unit of the coordinates from the nearest "
+            f"cell, where the spacing of cells is {finder.tissue.spacing[0]:.4g}. What is drawn there is a "
+            "guess from afar.",
             UserWarning,
             stacklevel=4,
         )

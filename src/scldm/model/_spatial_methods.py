@@ -15,6 +15,7 @@ from scldm.diffusion import Sampler
 from scldm.module import NEIGHBOURS, PLACE
 
 from ._blocks import BLOCK_SIZE, Stream, blocks, generator
+from ._order import name_of
 from ._spatial_training import Surroundings
 from ._tissue import Places
 
@@ -56,7 +57,15 @@ class SpatialJob:
 
 
 class SpatialMethod(ABC):
-    """Finds latents of cells at places."""
+    """Finds latents of cells at places.
+
+    Attributes
+    ----------
+    samples
+        Whether it uses a sampler; if not, its settings have no meaning.
+    """
+
+    samples = True
 
     @abstractmethod
     def latents(self, job: SpatialJob) -> np.ndarray:
@@ -83,7 +92,7 @@ class FromPlaces(SpatialMethod):
         self.coordinates = coordinates
 
     def latents(self, job: SpatialJob) -> np.ndarray:
-        around = job.known.tissue.around(job.known.places, job.asked)
+        around = job.known.finder.around(job.asked)
         if not self.neighbours:
             around = np.full_like(around, -1)
         diffusion = job.model.module.spatial
@@ -109,15 +118,18 @@ class FromPlaces(SpatialMethod):
     def _conditions(
         self, job: SpatialJob, at: np.ndarray, around: np.ndarray
     ) -> Mapping[str, Tensor]:
-        x = job.asked.coordinates[at]
-        place = torch.from_numpy(job.known.tissue.standardised(x))
+        asked = job.asked.at(at)
+        place = torch.from_numpy(job.known.tissue.standardised(asked))
         if not self.coordinates:
             place = torch.full_like(place, torch.nan)
         given = {name: values[torch.from_numpy(at)] for name, values in job.given.items()}
-        return {**given, PLACE: place, NEIGHBOURS: job.known.encode(x, around[at])}
+        return {**given, PLACE: place, NEIGHBOURS: job.known.encode(asked.coordinates, around[at])}
 
     def record(self, job: SpatialJob) -> dict[str, Any]:
-        record: dict[str, Any] = {"guidance_scale": job.guidance_scale}
+        record: dict[str, Any] = {
+            "sampler": name_of(job.sampler),
+            "guidance_scale": job.guidance_scale,
+        }
         return record if job.steps is None else record | {"steps": job.steps}
 
 
@@ -137,11 +149,13 @@ class InverseDistance(SpatialMethod):
     Shepard (1968), *A two-dimensional interpolation function for irregularly-spaced data*.
     """
 
+    samples = False
+
     def __init__(self, n_neighbors: int = 3) -> None:
         self.n_neighbors = n_neighbors
 
     def latents(self, job: SpatialJob) -> np.ndarray:
-        distance, nearest = job.known.tissue.nearest(job.known.places, job.asked, self.n_neighbors)
+        distance, nearest = job.known.finder.nearest(job.asked, self.n_neighbors)
         weight = np.where(nearest >= 0, 1 / np.maximum(distance, 1e-9), 0.0)
         weight /= weight.sum(axis=1, keepdims=True)
         z = np.einsum("nk,nkd->nd", weight, job.latents[nearest])

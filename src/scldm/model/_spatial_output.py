@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from torch import Tensor
 
 from ._blocks import blocks
-from ._generation import to_csr
+from ._generation import from_array, to_csr
 
-__all__ = ["from_array", "means_of"]
-
-
-def from_array(
-    x: np.ndarray, device: torch.device
-) -> Callable[[int, np.ndarray], tuple[Tensor, Tensor]]:
-    """Return what hands out rows of latents and log library sizes, ``(n, n_latent + 1)``."""
-
-    def latents_of(block: int, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        cells = torch.from_numpy(x[rows]).to(device)
-        return cells[:, :-1], cells[:, -1:]
-
-    return latents_of
+__all__ = ["means_of"]
 
 
 def means_of(

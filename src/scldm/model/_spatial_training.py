@@ -20,7 +20,7 @@ from ._blocks import resolved_seed
 from ._choices import chosen, positive
 from ._conditions import Category, Condition, Number
 from ._perturbations import PerturbationSet
-from ._tissue import Places, Tissue
+from ._tissue import Finder, Places, Tissue
 from ._training import STEPS_PER_EPOCH
 
 __all__ = ["SpatialTrainingMixin", "Surroundings"]
@@ -32,10 +32,10 @@ _FEWEST_CELLS = 20
 
 
 class Surroundings(NamedTuple):
-    """Cells that are observed: their ``places``, and what the network sees of them, ``(n, n_latent + 1)``."""
+    """Cells that are observed: what finds them, and what the network sees of them, ``(n, n_latent + 1)``."""
 
     tissue: Tissue
-    places: Places
+    finder: Finder
     features: np.ndarray
 
     def encode(self, asked: np.ndarray, neighbours: np.ndarray) -> Tensor:
@@ -48,7 +48,7 @@ class Surroundings(NamedTuple):
         neighbours
             Numbers of the cells around each, ``(n, k)``, -1 where there is none.
         """
-        offsets = self.tissue.offsets(asked, self.places.coordinates[neighbours])
+        offsets = self.tissue.offsets(asked, self.finder.observed.coordinates[neighbours])
         around = np.concatenate([offsets, self.features[neighbours]], axis=2)
         around[neighbours < 0] = np.nan
         return torch.from_numpy(around.reshape(len(asked), -1))
@@ -66,7 +66,8 @@ class SpatialTrainingMixin:
         self,
         max_steps: int | None = None,
         *,
-        section: str | None = "batch",
+        section: str | None = "auto",
+        stacked: bool | None = None,
         early_stopping: bool = False,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
@@ -85,8 +86,11 @@ class SpatialTrainingMixin:
             Optimiser steps; 4,000 by default.
         section
             The registered category that tells sections apart which do not lie in one space: only cells
-            of the same section are neighbours. The batch by default, where there is one and coordinates
+            of the same section are neighbours. ``"auto"`` is the batch, where there is one and coordinates
             have two dimensions. ``None`` where all cells lie in one space, as the sections of a stack do.
+        stacked
+            Whether the third coordinate has one value for each section of a stack. ``None`` finds out: its
+            values are few, and no nearer to one another than cells are.
         early_stopping
             As in :meth:`train`.
         accelerator, devices
@@ -99,8 +103,8 @@ class SpatialTrainingMixin:
         Raises
         ------
         ValueError
-            If no coordinates are registered, ``section`` is not a registered category, or all cells of
-            a section are at one place.
+            If no coordinates are registered, ``section`` is not a registered category, coordinates of two
+            dimensions are said to be stacked, or all cells of every section are at one place.
         RuntimeError
             If stage 1 has not been trained.
 
@@ -117,13 +121,16 @@ class SpatialTrainingMixin:
         condition = self._spatial_condition()
         name = self._section_of_cells(section, len(condition.mean))
         max_steps = positive("max_steps", max_steps, _MAX_STEPS)
+        if stacked and len(condition.mean) != 3:
+            raise ValueError("`stacked=True` needs coordinates in three dimensions.")
         adata = self._adata_manager_or_raise().adata
-        self.training_frame_ = frame = self._read_conditions(adata)
+        frame = self._read_conditions(adata)
         places = self._places_of(frame, name)
         _check_spread(places, name)
         _warn_of_twins(places)
+        self.training_frame_ = frame
         split = self._split_of(adata)
-        tissue = Tissue.fit(_at(places, split[0]), _N_NEIGHBORS, _REACH)
+        tissue = Tissue.fit(places.at(split[0]), _N_NEIGHBORS, _REACH, stacked)
         latents = self._encode(adata)
         model = self._new_spatial_module(self.module.autoencoder.n_latent)
         assert model is not None
@@ -155,12 +162,12 @@ class SpatialTrainingMixin:
         steps_per_epoch: int,
     ) -> ContextDataModule:
         """Return training and validation cells with what lies around them."""
-        known = Surroundings(tissue, places, self._seen(model, latents))
+        known = Surroundings(tissue, tissue.among(places), self._seen(model, latents))
 
         def encode(cells: np.ndarray, neighbours: np.ndarray) -> Tensor:
             return known.encode(places.coordinates[cells], neighbours)
 
-        place = torch.from_numpy(tissue.standardised(places.coordinates))
+        place = torch.from_numpy(tissue.standardised(places))
         own = {c.name: latents.conditions[c.name] for c in self._circumstances()}
         train, val, _ = split
         return ContextDataModule(
@@ -201,7 +208,7 @@ class SpatialTrainingMixin:
         found = _coordinates_of(self.conditions)
         if found is None or self.adata.n_obs < _FEWEST_CELLS:
             return False
-        name = self._section_of_cells("batch", len(found.mean))
+        name = self._section_of_cells("auto", len(found.mean))
         try:
             _check_spread(self._places_of(self.training_frame_, name), name)
         except ValueError as error:
@@ -221,7 +228,9 @@ class SpatialTrainingMixin:
         """Return the condition that tells sections apart, if any."""
         known = {c.name: c for c in self.conditions if isinstance(c, Category)}
         known.pop("cell_type", None)
-        if section is None or (section == "batch" and ("batch" not in known or n_dims == 3)):
+        if section == "auto":
+            section = "batch" if "batch" in known and n_dims == 2 else None
+        if section is None:
             return None
         return chosen("section", section, known).name
 
@@ -238,32 +247,25 @@ def _coordinates_of(conditions: Sequence[Condition]) -> Coordinates | None:
     return next((c for c in conditions if isinstance(c, Coordinates)), None)
 
 
-def _at(places: Places, rows: np.ndarray) -> Places:
-    return Places(places.coordinates[rows], places.section[rows])
-
-
 def _neighbourhoods(
     tissue: Tissue, places: Places, train: np.ndarray, val: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return neighbourhoods of training and of validation cells, all among training cells."""
     rng = np.random.default_rng(resolved_seed(None))
-    observed = _at(places, train)
+    finder = tissue.among(places.at(train))
     n_draws = int(np.clip(_MOST_NUMBERS / (len(train) * tissue.n_neighbors), 2, _DRAWS))
-    own = np.arange(len(train))
-    drawn = tissue.some_neighbourhoods(observed, observed, own, n_draws, rng)
-    seen = tissue.around(observed, _at(places, val))[None]
+    drawn = finder.some_neighbourhoods(n_draws, rng)
+    seen = finder.around(places.at(val))[None]
     # numbers of training cells become numbers of cells
     return tuple(np.where(x < 0, -1, train[x]) for x in (drawn, seen))  # type: ignore[return-value]
 
 
 def _check_spread(places: Places, section: str | None) -> None:
-    """Raise where all cells of a section are at one place."""
-    for code in np.unique(places.section):
-        if len(np.unique(places.coordinates[places.section == code], axis=0)) < 2:
-            of = "" if section is None else f" of a section (`section={section!r}`)"
-            raise ValueError(
-                f"All cells{of} have the same coordinates; they say nothing of space."
-            )
+    """Raise where all cells of every section are at one place."""
+    both = np.column_stack([places.coordinates, places.section])
+    if len(np.unique(both, axis=0)) == len(np.unique(places.section)):
+        of = "" if section is None else f" of each section (`section={section!r}`)"
+        raise ValueError(f"All cells{of} have the same coordinates; they say nothing of space.")
 
 
 def _warn_of_twins(places: Places) -> None:

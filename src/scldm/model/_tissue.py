@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from scipy.spatial import KDTree
 
-__all__ = ["Places", "Tissue"]
+__all__ = ["Finder", "Places", "Tissue", "measured"]
 
 _CANDIDATES = 256
 _PLACES_AT_A_TIME = 4096
-_MOST_DEPTHS = 0.1
+_MOST_DEPTHS, _LEAST_GAP = 0.1, 0.5
 _HOLES, _SECTIONS = 0.5, 0.25
 
 
@@ -26,6 +26,10 @@ class Places(NamedTuple):
     def __len__(self) -> int:
         return len(self.coordinates)
 
+    def at(self, rows: np.ndarray | slice) -> Places:
+        """Return some of these places."""
+        return Places(self.coordinates[rows], self.section[rows])
+
 
 @dataclass
 class Tissue:
@@ -33,8 +37,10 @@ class Tissue:
 
     Parameters
     ----------
-    centre, spread
-        Of the cells, by axis; in the plane one spread for all axes, so that distances stay what they are.
+    centre
+        Of the cells, by code of the section and axis; NaN of sections without cells.
+    spread
+        By axis, within sections; in the plane one for all axes, so that distances stay what they are.
     spacing
         By axis, what counts as one step: in the plane the median distance of a cell to the nearest one,
         in depth that from one section to the next, where cells lie in sections.
@@ -54,146 +60,32 @@ class Tissue:
     reach: float
 
     @classmethod
-    def fit(cls, places: Places, n_neighbors: int, reach: float) -> Self:
-        """Measure the tissue that cells are of."""
-        x = places.coordinates
-        n_dims = x.shape[1]
-        depths = np.unique(x[:, 2]) if n_dims == 3 else np.zeros(0)
-        stacked = 1 < len(depths) <= _MOST_DEPTHS * len(x)
-        plane = 2 if stacked else n_dims
-        spread = np.full(n_dims, np.sqrt(x[:, :plane].var(axis=0).mean()))
-        sections = np.stack([places.section, x[:, 2] if stacked else places.section], axis=1)
-        step = _median_step(x[:, :plane], np.unique(sections, axis=0, return_inverse=True)[1])
-        spacing = np.full(n_dims, step)
-        if stacked:
-            spread[2], spacing[2] = x[:, 2].std(), np.median(np.diff(depths))
-        ones = np.ones(n_dims)
-        return cls(
-            x.mean(axis=0),
-            np.where(spread > 0, spread, ones),
-            np.where(spacing > 0, spacing, ones),
-            stacked,
-            n_neighbors,
-            reach,
-        )
+    def fit(
+        cls, places: Places, n_neighbors: int, reach: float, stacked: bool | None = None
+    ) -> Self:
+        """Measure the tissue that cells are of; ``None`` finds out whether it is a stack."""
+        x, section = places
+        centre = np.full((section.max() + 1, x.shape[1]), np.nan)
+        for code in np.unique(section):
+            centre[code] = x[section == code].mean(axis=0)
+        is_stacked = _is_stack(places) if stacked is None else stacked
+        spread, spacing = measured(places, is_stacked)
+        return cls(centre, spread, spacing, is_stacked, n_neighbors, reach)
 
-    def standardised(self, coordinates: np.ndarray) -> np.ndarray:
+    def standardised(self, places: Places) -> np.ndarray:
         """Return coordinates as the network sees them."""
-        return ((coordinates - self.centre) / self.spread).astype(np.float32)
+        # a section of which no cell was trained on has no centre
+        centre = np.vstack([self.centre, np.full_like(self.centre[:1], np.nan)])
+        off = places.coordinates - centre[np.minimum(places.section, len(self.centre))]
+        return (off / self.spread).astype(np.float32)
 
     def offsets(self, places: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
         """Return where neighbours ``(n, k, n_dims)`` are from places ``(n, n_dims)``, in steps."""
         return ((neighbours - places[:, None]) / self.spacing).astype(np.float32)
 
-    def around(self, observed: Places, asked: Places, own: np.ndarray | None = None) -> np.ndarray:
-        """Return the cells nearest to each place, ``(n, n_neighbors)``, -1 where there is none.
-
-        Parameters
-        ----------
-        observed
-            The cells.
-        asked
-            The places.
-        own
-            For each place, the cell that stands there and is not to be looked at.
-        """
-        return self._looked_at(observed, asked, own, None)
-
-    def some_neighbourhoods(
-        self,
-        observed: Places,
-        asked: Places,
-        own: np.ndarray,
-        n_draws: int,
-        rng: np.random.Generator,
-    ) -> np.ndarray:
-        """Return neighbourhoods of cells, as if some of the tissue were missing.
-
-        Half of them as they are; of the other half a disc is missing with the place somewhere inside, so
-        that the model meets in training what it is asked for in a missing region. In a stack the whole
-        section is missing from a quarter of them.
-
-        Parameters
-        ----------
-        observed, asked, own
-            As in :meth:`around`.
-        n_draws
-            How many of each place.
-        rng
-            Source of the holes.
-
-        Returns
-        -------
-        ``(n_draws, n, n_neighbors)``.
-        """
-        return np.stack(
-            [self._looked_at(observed, asked, own, rng) for _ in range(n_draws)]
-        ).astype(np.int32)
-
-    def nearest(self, observed: Places, asked: Places, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the k nearest cells of each place's section.
-
-        Returns
-        -------
-        Distances in steps and numbers of the cells, ``(n, k)`` each; infinite and -1 where there are
-        less.
-        """
-        distance = np.full((len(asked), k), np.inf)
-        nearest = np.full((len(asked), k), -1)
-        for section in np.unique(asked.section):
-            cells = np.flatnonzero(observed.section == section)
-            rows = np.flatnonzero(asked.section == section)
-            if not len(cells):
-                continue
-            tree = KDTree(observed.coordinates[cells] / self.spacing)
-            n = min(k, len(cells))
-            d, i = tree.query(asked.coordinates[rows] / self.spacing, n)
-            distance[rows, :n] = d.reshape(len(rows), n)
-            nearest[rows, :n] = cells[i].reshape(len(rows), n)
-        return distance, nearest
-
-    def _looked_at(
-        self,
-        observed: Places,
-        asked: Places,
-        own: np.ndarray | None,
-        rng: np.random.Generator | None,
-    ) -> np.ndarray:
-        parts = []
-        for start in range(0, max(1, len(asked)), _PLACES_AT_A_TIME):
-            rows = slice(start, start + _PLACES_AT_A_TIME)
-            some = Places(asked.coordinates[rows], asked.section[rows])
-            k = self.n_neighbors + 1 if rng is None else _CANDIDATES
-            distance, nearest = self.nearest(observed, some, k)
-            if own is not None:
-                distance[nearest == own[rows, None]] = np.inf
-            if rng is not None:
-                distance[self._missing(observed, some, nearest, rng)] = np.inf
-            first = np.argsort(distance, axis=1, kind="stable")[:, : self.n_neighbors]
-            near = np.take_along_axis(distance, first, axis=1)
-            chosen = np.where(np.isfinite(near), np.take_along_axis(nearest, first, axis=1), -1)
-            chosen[near[:, 0] > self.reach] = -1
-            parts.append(chosen)
-        return np.concatenate(parts)
-
-    def _missing(
-        self, observed: Places, asked: Places, nearest: np.ndarray, rng: np.random.Generator
-    ) -> np.ndarray:
-        """Say which cells a hole around each place takes away."""
-        n, n_dims = asked.coordinates.shape
-        cells = observed.coordinates[nearest]
-        radius = np.exp(rng.uniform(0, np.log(self.reach), n))
-        way = rng.normal(size=(n, n_dims))
-        way *= (rng.uniform(size=n) ** (1 / n_dims) / np.linalg.norm(way, axis=1))[:, None]
-        centre = radius[:, None] * way
-        off = (cells - asked.coordinates[:, None]) / self.spacing - centre[:, None]
-        holed, sectioned = rng.uniform(size=(2, n, 1))
-        hole = np.square(off).sum(axis=2) < radius[:, None] ** 2
-        hole &= holed < _HOLES
-        if self.stacked:
-            same = cells[:, :, 2] == asked.coordinates[:, None, 2]
-            hole |= same & (sectioned < _SECTIONS)
-        return hole
+    def among(self, observed: Places) -> Finder:
+        """Return what finds the cells around places among those that are observed."""
+        return Finder(self, observed)
 
     def to_plain(self) -> dict[str, Any]:
         """Return what :meth:`from_plain` takes."""
@@ -205,12 +97,166 @@ class Tissue:
         return cls(**plain)
 
 
+class Finder:
+    """Finds the observed cells around places.
+
+    Parameters
+    ----------
+    tissue
+        Its measures.
+    observed
+        The cells.
+    """
+
+    def __init__(self, tissue: Tissue, observed: Places) -> None:
+        self.tissue = tissue
+        self.observed = observed
+        self._cells = {
+            c: np.flatnonzero(observed.section == c) for c in np.unique(observed.section)
+        }
+        self._trees = {
+            c: KDTree(observed.coordinates[cells] / tissue.spacing)
+            for c, cells in self._cells.items()
+        }
+
+    def nearest(self, asked: Places, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the k nearest cells of each place's section.
+
+        Returns
+        -------
+        Distances in steps and numbers of the cells, ``(n, k)`` each; infinite and -1 where there are
+        less.
+        """
+        distance = np.full((len(asked), k), np.inf)
+        nearest = np.full((len(asked), k), -1)
+        for code in np.unique(asked.section):
+            if code not in self._trees:
+                continue
+            cells = self._cells[code]
+            rows = np.flatnonzero(asked.section == code)
+            n = min(k, len(cells))
+            d, i = self._trees[code].query(asked.coordinates[rows] / self.tissue.spacing, n)
+            distance[rows, :n] = d.reshape(len(rows), n)
+            nearest[rows, :n] = cells[i].reshape(len(rows), n)
+        return distance, nearest
+
+    def around(self, asked: Places, own: np.ndarray | None = None) -> np.ndarray:
+        """Return the cells nearest to each place, ``(n, n_neighbors)``, -1 where there is none.
+
+        Parameters
+        ----------
+        asked
+            The places.
+        own
+            For each place, the cell that stands there and is not to be looked at.
+        """
+        parts = [np.zeros((0, self.tissue.n_neighbors), dtype=int)]
+        for rows in _portions(len(asked)):
+            distance, nearest = self.nearest(asked.at(rows), self.tissue.n_neighbors + 1)
+            if own is not None:
+                distance[nearest == own[rows, None]] = np.inf
+            parts.append(self._first(distance, nearest))
+        return np.concatenate(parts)
+
+    def some_neighbourhoods(self, n_draws: int, rng: np.random.Generator) -> np.ndarray:
+        """Return neighbourhoods of the cells themselves, as if some of the tissue were missing.
+
+        Half of them as they are; of the other half a disc, in three dimensions a ball, is missing with the
+        cell somewhere inside, so that the model meets in training what it is asked for in a missing region.
+        In a stack the whole section is missing from a quarter of them.
+
+        Parameters
+        ----------
+        n_draws
+            How many of each cell.
+        rng
+            Source of the holes.
+
+        Returns
+        -------
+        ``(n_draws, n, n_neighbors)``, -1 where there is none.
+        """
+        drawn = np.empty((n_draws, len(self.observed), self.tissue.n_neighbors), dtype=np.int32)
+        for rows in _portions(len(self.observed)):
+            cells = self.observed.at(rows)
+            distance, nearest = self.nearest(cells, _CANDIDATES)
+            distance[nearest == np.arange(rows.start, rows.stop)[:, None]] = np.inf
+            for draw in drawn:
+                missing = self._missing(cells.coordinates, nearest, rng)
+                draw[rows] = self._first(np.where(missing, np.inf, distance), nearest)
+        return drawn
+
+    def _first(self, distance: np.ndarray, nearest: np.ndarray) -> np.ndarray:
+        first = np.argsort(distance, axis=1, kind="stable")[:, : self.tissue.n_neighbors]
+        near = np.take_along_axis(distance, first, axis=1)
+        chosen = np.where(np.isfinite(near), np.take_along_axis(nearest, first, axis=1), -1)
+        chosen[near[:, 0] > self.tissue.reach] = -1
+        return chosen
+
+    def _missing(
+        self, places: np.ndarray, nearest: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Say which cells a hole around each place takes away."""
+        n, n_dims = places.shape
+        cells = self.observed.coordinates[nearest]
+        radius = np.exp(rng.uniform(0, np.log(self.tissue.reach), n))
+        way = rng.normal(size=(n, n_dims))
+        way *= (rng.uniform(size=n) ** (1 / n_dims) / np.linalg.norm(way, axis=1))[:, None]
+        off = self.tissue.offsets(places, cells) - (radius[:, None] * way)[:, None]
+        holed, sectioned = rng.uniform(size=(2, n, 1))
+        hole = np.square(off).sum(axis=2) < radius[:, None] ** 2
+        hole &= holed < _HOLES
+        if self.tissue.stacked:
+            same = cells[:, :, 2] == places[:, None, 2]
+            hole |= same & (sectioned < _SECTIONS)
+        return hole
+
+
+def measured(places: Places, stacked: bool | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return spread and spacing by axis, see :class:`Tissue`; 1 where there is none."""
+    x, section = places
+    n_dims = x.shape[1]
+    stacked = _is_stack(places) if stacked is None else stacked
+    plane = 2 if stacked else n_dims
+    codes = np.unique(section, return_inverse=True)[1]
+    means = np.stack([np.bincount(codes, axis) for axis in x.T], axis=1)
+    within = x - (means / np.bincount(codes)[:, None])[codes]
+    spread = np.full(n_dims, np.sqrt(np.square(within[:, :plane]).mean()))
+    layer = np.stack([section, x[:, 2] if stacked else section], axis=1)
+    spacing = np.full(n_dims, _median_step(x[:, :plane], layer))
+    if stacked:
+        spread[2] = within[:, 2].std()
+        spacing[2] = np.median(np.diff(np.unique(x[:, 2])))
+    return np.where(spread > 0, spread, 1.0), np.where(spacing > 0, spacing, 1.0)
+
+
+def _is_stack(places: Places) -> bool:
+    """Say whether the third coordinate tells sections apart.
+
+    Sections have many cells each, and are no nearer to one another than cells are: depths on the grid of
+    a microscope are.
+    """
+    x, section = places
+    if x.shape[1] != 3:
+        return False
+    depths = np.unique(x[:, 2])
+    if not 1 < len(depths) <= _MOST_DEPTHS * len(x):
+        return False
+    step = _median_step(x, section[:, None])
+    return bool(np.median(np.diff(depths)) >= _LEAST_GAP * step)
+
+
 def _median_step(x: np.ndarray, section: np.ndarray) -> float:
-    """Return the median distance of a cell to the nearest one elsewhere in its section."""
+    """Return the median distance of a cell to the nearest one elsewhere in its section, ``(n, any)``."""
+    codes = np.unique(section, axis=0, return_inverse=True)[1].ravel()
     steps = []
-    for code in np.unique(section):
+    for code in range(codes.max() + 1):
         # cells at one and the same place say nothing of the distance between places
-        cells = np.unique(x[section == code], axis=0)
+        cells = np.unique(x[codes == code], axis=0)
         if len(cells) > 1:
             steps.append(KDTree(cells).query(cells, 2)[0][:, 1])
     return float(np.median(np.concatenate(steps))) if steps else 0.0
+
+
+def _portions(n: int) -> list[slice]:
+    return [slice(i, min(i + _PLACES_AT_A_TIME, n)) for i in range(0, n, _PLACES_AT_A_TIME)]

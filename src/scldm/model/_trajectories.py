@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
-from torch import Tensor
 
 from scldm._version import __version__
 from scldm.diffusion import Sampler
@@ -20,6 +17,7 @@ from ._cells import Cells, encoded, selected, without_scores
 from ._choices import chosen, positive
 from ._conditions import Number
 from ._editing import deterministic
+from ._generation import from_array
 from ._request import changed
 from ._trajectory_methods import TRAJECTORY_METHODS, Growth, TrajectoryJob, TrajectoryMethod
 from ._trajectory_training import TrajectoryTrainingMixin
@@ -128,9 +126,7 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
             new, cell, sample = self._mean_of_paths(job, paths, n_samples, cells, when)
         else:
             flat = paths.reshape(-1, paths.shape[-1])
-            new = self._decoded(
-                job.request.frame, _from_array(flat, self.device), seed, batch_size
-            )
+            new = self._decoded(job.request.frame, from_array(flat, self.device), seed, batch_size)
             cell = np.repeat(job.source, len(when))
             sample = np.repeat(np.tile(np.arange(n_samples), len(cells.rows)), len(when))
         names = cells.names[cell]
@@ -215,7 +211,7 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
         inputs = self._decoder_inputs(frame)
         counts = np.zeros((n * n_times, len(self.var_names)), dtype=np.float32)
         flat = paths.reshape(-1, paths.shape[-1])
-        latents_of = _from_array(flat, self.device)
+        latents_of = from_array(flat, self.device)
         for block, rows, padded in blocks(len(flat)):
             z, log_library = latents_of(block, padded)
             cut = {name: values[padded] for name, values in inputs.items()}
@@ -246,13 +242,3 @@ def _checked_times(times: float | Sequence[float] | None, condition: Number) -> 
     if len(np.unique(when)) < len(when):
         raise ValueError(f"`times` has {when[pd.Series(when).duplicated()][0]:g} twice.")
     return when
-
-
-def _from_array(x: np.ndarray, device: torch.device) -> Any:
-    """Return what hands out rows of latents and log library sizes."""
-
-    def latents_of(block: int, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        cells = torch.from_numpy(x[rows]).to(device)
-        return cells[:, :-1], cells[:, -1:]
-
-    return latents_of

@@ -1,0 +1,164 @@
+"""Proposing where cells might be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+
+from ._blocks import Stream, resolved_seed
+from ._cells import selected
+from ._choices import positive
+from ._point_process import area_of, area_of_a_cell, inside, least_distance, spread_out
+
+__all__ = ["ProposalsMixin", "checked_depths"]
+
+_FEWEST_CELLS = 4
+
+
+class ProposalsMixin:
+    """``propose_places``."""
+
+    def propose_places(
+        self,
+        adata: AnnData | None = None,
+        n_places: int | None = None,
+        *,
+        indices: Sequence[int] | None = None,
+        within: np.ndarray | Sequence[Sequence[float]] | None = None,
+        z: float | None = None,
+        seed: int | None = None,
+    ) -> np.ndarray:
+        """Return places where cells might be, of a point process fitted to the tissue.
+
+        Its density is that of the observed cells, smoothed over the spacing of cells or, in a region
+        where none are, their median density. Places keep the distance from one another that nineteen of
+        twenty observed cells keep.
+
+        Parameters
+        ----------
+        adata
+            Registered cells of one section, or of one stack; ``None`` takes the training data.
+        n_places
+            How many; ``None`` takes as many as there are cells, as the neighbouring sections have, or as
+            the region would have at the median density.
+        indices
+            Which cells of ``adata``; ``None`` takes all.
+        within
+            Corners of a region, ``(n_corners, 2)``.
+        z
+            In a stack, the depth of a section.
+        seed
+            Of the draw; each depth has draws of its own.
+
+        Returns
+        -------
+        ``(n_places, 2 or 3)``; fewer where they do not fit.
+
+        Raises
+        ------
+        ValueError
+            If cells are few, on one line, or of several sections that do not lie in one space; ``z`` is
+            not given for a stack, given for none, or no number; or ``within`` is no polygon.
+        RuntimeError
+            If the stage is not trained.
+        """
+        self._spatial_condition()
+        self._require("spatial")
+        tissue = self._tissue()
+        cells = selected(self, adata, indices)
+        name = self.spatial_["section"]
+        if name is not None and cells.frame[name].nunique() > 1:
+            raise ValueError(
+                f"The cells are of several sections (`{name}`), which do not lie in one space. Give those "
+                "of one, by `adata` or `indices`."
+            )
+        seed = resolved_seed(seed)
+        x = self._places_of(cells.frame, None).coordinates / tissue.spacing
+        weight, own = np.ones(len(x)), x
+        if z is not None:
+            self._check_stacked("z")
+            depth = checked_depths(z)[0] / tissue.spacing[2]
+            weight = _shares_by_depth(x[:, 2], depth)
+            # one section to measure in: two would lie on top of one another
+            own = x[x[:, 2] == x[weight.argmax(), 2]]
+        elif tissue.stacked:
+            raise ValueError("`z` is missing: the depth of the section in the stack.")
+        n_dims = 2 if tissue.stacked else x.shape[1]
+        x, own, spacing = x[:, :n_dims], own[:, :n_dims], tissue.spacing[:n_dims]
+        if len(np.unique(own, axis=0)) < _FEWEST_CELLS:
+            raise ValueError(f"Places need {_FEWEST_CELLS} or more cells of a section to go by.")
+        rng = np.random.default_rng((seed, Stream.REQUEST, int(np.float64(z or 0).view("u8"))))
+
+        if within is None:
+            n = positive("n_places", n_places, max(1, round(weight.sum())))
+
+            def draw() -> np.ndarray:
+                rows = rng.choice(len(x), n, p=weight / weight.sum())
+                return x[rows] + rng.normal(size=(n, n_dims))
+
+        else:
+            corners = _checked_corners(within, n_dims) / spacing
+            wanted = area_of(corners) / area_of_a_cell(own)
+            n = positive("n_places", n_places, max(1, round(wanted)))
+
+            def draw() -> np.ndarray:
+                low, high = corners.min(axis=0), corners.max(axis=0)
+                some = rng.uniform(low, high, size=(2 * n, 2))
+                return some[inside(corners, some)]
+
+        places = spread_out(draw, n, least_distance(own)) * spacing
+        return places if z is None else np.column_stack([places, np.full(len(places), float(z))])
+
+    def _check_stacked(self, argument: str) -> None:
+        if not self._tissue().stacked:
+            raise ValueError(
+                f"`{argument}` needs cells in sections of a stack: coordinates with a third column that "
+                "has one value for each section."
+            )
+
+
+def checked_depths(z: Any) -> np.ndarray:
+    """Return one or several depths.
+
+    Raises
+    ------
+    ValueError
+        If they are none, no finite numbers, or one is there twice.
+    """
+    try:
+        depths = np.atleast_1d(np.asarray(z, dtype=float))
+    except (TypeError, ValueError):
+        depths = np.zeros(0)
+    if depths.ndim != 1 or not len(depths) or not np.isfinite(depths).all():
+        raise ValueError(f"`z={z!r}` must be a finite number, or several.")
+    if len(np.unique(depths)) < len(depths):
+        raise ValueError(f"`z={z!r}` has a depth twice.")
+    return depths
+
+
+def _shares_by_depth(depths: np.ndarray, z: float) -> np.ndarray:
+    """Return each cell's weight for a section at z: those of the sections around it, by nearness."""
+    known = np.unique(depths)
+    if len(known) == 1:
+        return np.ones(len(depths))
+    above = int(np.clip(np.searchsorted(known, z), 1, len(known) - 1))
+    low, high = known[above - 1], known[above]
+    share = float(np.clip((z - low) / (high - low), 0, 1))
+    return np.where(depths == low, 1 - share, np.where(depths == high, share, 0.0))
+
+
+def _checked_corners(within: Any, n_dims: int) -> np.ndarray:
+    corners = np.asarray(within, dtype=float)
+    if n_dims != 2 or corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3:
+        raise ValueError(
+            f"`within` has shape {corners.shape}; it must be three or more corners in a plane, "
+            "(n_corners, 2)."
+        )
+    if not np.isfinite(corners).all():
+        raise ValueError("`within` has NaN or infinite values; finite ones are allowed.")
+    if area_of(corners) <= 0:
+        raise ValueError("`within` has its corners on one line; it must enclose a region.")
+    return corners
