@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import anndata as ad
 import pandas as pd
@@ -225,7 +225,8 @@ def _generate(args: argparse.Namespace) -> None:
     model = scldm.SCLDM.load(str(args.model), adata=False)
     conditions = {name: _as_category(model, name, value) for name, value in conditions.items()}
     with _step("generate"):
-        new = model.generate(args.n_cells, seed=args.seed, **_given(args, SAMPLING), **conditions)
+        made = model.generate(args.n_cells, seed=args.seed, **_given(args, SAMPLING), **conditions)
+    new = cast(ad.AnnData, made)
     _write_cells(new, args.out)
     print(f"Wrote {args.out}: {new.n_obs} cells, {new.n_vars} genes")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,9 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from scipy import sparse
-from scvi.utils import track
 from torch import Tensor
 from torch.distributions import Distribution
+from tqdm.auto import tqdm
 
 from scldm.diffusion import Sampler
 from scldm.module import sample_counts
@@ -22,10 +24,15 @@ from ._blocks import BLOCK_SIZE, Stream, blocks, generator, resolved_seed
 from ._choices import positive
 from ._order import DISTILLED, Order, checked_guidance, checked_sampler
 from ._request import complete
+from ._streaming import Part, PartStore, checked_out, checked_shard, fingerprint
 
 __all__ = ["GenerationMixin", "from_array", "to_csr"]
 
 _SAID = {"spatial": "spatial stage"}
+_CELLS_OF_A_PART = 4096
+
+LatentsOf = Callable[[int, np.ndarray], tuple[Tensor, Tensor]]
+"""Takes a block's number and rows, and returns its latents and log library sizes."""
 
 
 class GenerationMixin:
@@ -44,8 +51,10 @@ class GenerationMixin:
         guidance_rescale: float = 0.0,
         negative: Mapping[str, Any] | None = None,
         show_progress: bool = False,
+        out: str | os.PathLike | None = None,
+        shard: tuple[int, int] | None = None,
         **conditions: Any,
-    ) -> AnnData:
+    ) -> AnnData | Path:
         """Generate new cells.
 
         Parameters
@@ -75,7 +84,14 @@ class GenerationMixin:
             Values of conditions that guidance moves away from, in place of no condition; needs a
             scale above 1.
         show_progress
-            Whether to show a progress bar.
+            Whether to show a progress bar, with cells per second.
+        out
+            A file to write the cells to as they are made, ``.h5ad`` or ``.zarr``, which is whole or absent.
+            Counts of no more than 4,096 cells are in memory at a time. Where a call was cut off, the same
+            call goes on, and the cells are the same.
+        shard
+            With ``out``, this process's number, from 0, and the number of processes that share the work,
+            each with the same call. When all are done, a call without it makes the file.
         **conditions
             Registered conditions by name: ``cell_type``, ``batch``, ``perturbation``, ``dose``,
             ``time``, ``spatial``, ``source``, ``gene_sets``, or a covariate's column. One value
@@ -88,26 +104,71 @@ class GenerationMixin:
         -------
         Counts as CSR in ``X``; ``var`` of the training data; in ``obs`` (``obsm`` for
         coordinates) every registered condition under the user's own name; latents in
-        ``obsm["X_scldm"]``; and how it was made in ``uns["scldm"]``.
+        ``obsm["X_scldm"]``; and how it was made in ``uns["scldm"]``. With ``out`` the path of the file; of
+        a shard, the folder of its parts.
 
         Raises
         ------
         ValueError
-            If a condition is not registered, a value not known, or lengths do not agree.
+            If a condition is not registered, a value not known, lengths do not agree, ``out`` has another
+            ending, or cells of another order are being written there.
+        OSError
+            If ``out`` exists or nothing can be written there; parts that were made are kept.
         RuntimeError
             If the model is not trained.
         """
         guidance = (guidance_scale, guidance_interval, guidance_rescale, negative)
+        if shard is not None and out is None:
+            raise ValueError("`shard` needs `out`, the file that processes write together.")
+        path = None if out is None else checked_out(out)
+        if shard is not None and seed is None:
+            raise ValueError("`shard` needs a `seed`, the same for all processes.")
+        of_all = checked_shard(shard)
+        if path is not None and seed is None:
+            seed = PartStore.seed_of(path)
         order = self._order(n_cells, conditions, seed, sampler, steps, *guidance)
-        adata = self._decoded(
-            order.request.frame,
-            lambda block, rows: self._sample_block(order, block, rows),
-            order.seed,
-            batch_size,
-            show_progress,
-        )
+
+        def latents_of(block: int, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+            return self._sample_block(order, block, rows)
+
+        if path is not None:
+            return self._streamed(order, latents_of, path, of_all, show_progress)
+        frame = order.request.frame
+        adata = self._decoded(frame, latents_of, order.seed, batch_size, show_progress)
         adata.uns["scldm"] = order.record()
         return adata
+
+    def _streamed(
+        self,
+        order: Order,
+        latents_of: LatentsOf,
+        path: Path,
+        shard: tuple[int, int],
+        show_progress: bool,
+    ) -> Path:
+        """Write cells to a file part by part."""
+        frame = order.request.frame
+        store = PartStore(
+            path,
+            fingerprint(self.module, frame, order.record()),
+            -(-len(frame) // _CELLS_OF_A_PART),
+            order.seed,
+        )
+        wanted = store.missing(shard)
+        drawn = self._parts(frame, latents_of, order.seed, _CELLS_OF_A_PART, show_progress, wanted)
+        for i, part in zip(wanted, drawn, strict=True):
+            store.put(i, part)
+        # of processes that share the work none knows that it is the last
+        if shard[1] > 1:
+            return store.folder
+        head = self._as_anndata(
+            frame,
+            sparse.csr_matrix((len(frame), len(self.var_names)), dtype=np.float32),
+            None,
+            np.zeros(len(frame)),
+        )
+        head.uns["scldm"] = order.record()
+        return store.join(head, self.registry_["setup_args"]["library_size_key"])
 
     @classmethod
     def _reserved_names(cls) -> set[str]:
@@ -153,7 +214,7 @@ class GenerationMixin:
     def _decoded(
         self,
         frame: pd.DataFrame,
-        latents_of: Callable[[int, np.ndarray], tuple[Tensor, Tensor]],
+        latents_of: LatentsOf,
         seed: int,
         batch_size: int,
         show_progress: bool = False,
@@ -169,29 +230,51 @@ class GenerationMixin:
         seed, batch_size, show_progress
             As in :meth:`generate`.
         """
-        batch_size = positive("batch_size", batch_size)
-        decoder = self._decoder_inputs(frame)
-        latents, library_sizes, dense, counts = [], [], [], []
-        all_blocks = list(blocks(len(frame)))
-        for block, rows, padded in track(all_blocks, "Generating", disable=not show_progress):
-            z, log_library = latents_of(block, padded)
-            inputs = {name: values[padded] for name, values in decoder.items()}
-            x = self._count_block(z, log_library, inputs, seed, block)
-            n = rows.stop - rows.start
-            dense.append(x[:n])
-            latents.append(z[:n].cpu().numpy())
-            library_sizes.append(log_library[:n, 0].exp().cpu().numpy())
-            if len(dense) * BLOCK_SIZE >= batch_size or rows.stop == len(frame):
-                counts.append(to_csr(torch.cat(dense)))
-                dense = []
-        joined = np.concatenate(latents), np.concatenate(library_sizes)
+        parts = list(self._parts(frame, latents_of, seed, batch_size, show_progress))
+        counts, latents, sizes = zip(*parts, strict=True)
+        joined = np.concatenate(latents), np.concatenate(sizes)
         return self._as_anndata(frame, sparse.vstack(counts, format="csr"), *joined)
+
+    def _parts(
+        self,
+        frame: pd.DataFrame,
+        latents_of: LatentsOf,
+        seed: int,
+        batch_size: int,
+        show_progress: bool = False,
+        wanted: Sequence[int] | None = None,
+    ) -> Iterator[Part]:
+        """Yield cells in parts of ``batch_size``, in whole blocks; all parts or some by their numbers."""
+        in_a_part = -(-positive("batch_size", batch_size) // BLOCK_SIZE)
+        decoder = self._decoder_inputs(frame)
+        all_blocks = list(blocks(len(frame)))
+        starts = range(0, len(all_blocks), in_a_part)
+        chosen = list(starts) if wanted is None else [starts[i] for i in wanted]
+        total = sum(
+            rows.stop - rows.start for i in chosen for _, rows, _ in all_blocks[i : i + in_a_part]
+        )
+        options = {"unit": " cells", "unit_scale": True, "disable": not show_progress}
+        with tqdm(total=total, desc="Generating", **options) as progress:
+            for start in chosen:
+                counts, latents, sizes = [], [], []
+                for block, rows, padded in all_blocks[start : start + in_a_part]:
+                    z, log_library = latents_of(block, padded)
+                    inputs = {name: values[padded] for name, values in decoder.items()}
+                    x = self._count_block(z, log_library, inputs, seed, block)
+                    n = rows.stop - rows.start
+                    counts.append(x[:n])
+                    latents.append(z[:n].cpu().numpy())
+                    sizes.append(log_library[:n, 0].exp().cpu().numpy())
+                    progress.update(n)
+                yield Part(
+                    to_csr(torch.cat(counts)), np.concatenate(latents), np.concatenate(sizes)
+                )
 
     def _as_anndata(
         self,
         frame: pd.DataFrame,
         counts: sparse.csr_matrix | np.ndarray,
-        latents: np.ndarray,
+        latents: np.ndarray | None,
         library_sizes: np.ndarray,
     ) -> AnnData:
         """Return cells with their conditions where the user's data have them."""
@@ -205,7 +288,8 @@ class GenerationMixin:
         library_size_key = self.registry_["setup_args"]["library_size_key"]
         if library_size_key is not None:
             adata.obs[library_size_key] = library_sizes
-        adata.obsm["X_scldm"] = latents
+        if latents is not None:
+            adata.obsm["X_scldm"] = latents
         return adata
 
     @torch.inference_mode()
