@@ -124,16 +124,16 @@ class GeneImputationMixin:
         with _own_randomness(seed):
             model = MultiLDM(both)
             model.train(**{"enable_progress_bar": False, **(train_kwargs or {})})
-        new = model.translate(
-            {_SHARED: own},
-            source=_SHARED,
-            target=_FURTHER,
-            n_samples=n_samples,
-            return_mean=return_mean,
-            seed=seed,
-            batch_size=batch_size,
-            batch=_REFERENCE,
-        )
+            new = model.translate(
+                {_SHARED: own},
+                source=_SHARED,
+                target=_FURTHER,
+                n_samples=n_samples,
+                return_mean=return_mean,
+                seed=seed,
+                batch_size=batch_size,
+                batch=_REFERENCE,
+            )
         if genes is not None:
             new = new[:, list(genes)].copy()
         return _like_cells(new, cells, 1 if return_mean else n_samples, seed, shared)
@@ -243,7 +243,8 @@ def _like_cells(
     result.obs["source_cell"] = cells.adata.obs_names[rows].to_numpy()
     result.obs_names = new.obs_names
     for key, values in cells.adata.obsm.items():
-        result.obsm[key] = values.iloc[rows] if hasattr(values, "iloc") else values[rows]
+        framed = hasattr(values, "iloc")
+        result.obsm[key] = values.iloc[rows].set_axis(result.obs_names) if framed else values[rows]
     record = {k: v for k, v in new.uns["scldm"].items() if k in ("n_samples", "return_mean")}
     result.uns["scldm"] = {
         **record,

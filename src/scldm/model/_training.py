@@ -17,6 +17,7 @@ from scldm.train import (
     AdversarialPlan,
     AutoencoderPlan,
     DiffusionPlan,
+    FiniteLoss,
     LatentDataModule,
     Latents,
     RestoreBest,
@@ -256,7 +257,7 @@ class TrainingMixin:
         **kwargs: Any,
     ) -> None:
         given = kwargs.pop("callbacks", None) or []
-        callbacks = [given] if isinstance(given, Callback) else list(given)
+        callbacks = [FiniteLoss(stage), *([given] if isinstance(given, Callback) else given)]
         if monitor is not None:
             callbacks.append(RestoreBest(monitor))
             kwargs = {

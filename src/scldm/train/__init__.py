@@ -1,7 +1,7 @@
 """Training plans, latent data and callbacks for Lightning."""
 
 from ._adversarial import AdversarialPlan
-from ._callbacks import RestoreBest, StageProgressBar
+from ._callbacks import FiniteLoss, RestoreBest, StageProgressBar
 from ._distillation import DistillationPlan
 from ._fine_tuning import FineTuningPlan, JointDataModule
 from ._latents import LatentDataModule, Latents
@@ -18,6 +18,7 @@ __all__ = [
     "DiffusionPlan",
     "DistillationPlan",
     "FineTuningPlan",
+    "FiniteLoss",
     "GroupDataModule",
     "JointDataModule",
     "LatentDataModule",

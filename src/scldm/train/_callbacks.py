@@ -9,7 +9,46 @@ from lightning.pytorch.callbacks import Callback
 from scvi.train._progress import ProgressBar
 from torch import Tensor
 
-__all__ = ["RestoreBest", "StageProgressBar"]
+__all__ = ["FiniteLoss", "RestoreBest", "StageProgressBar"]
+
+
+class FiniteLoss(Callback):
+    """Stops training before a loss that is not finite spoils any weight.
+
+    Parameters
+    ----------
+    stage
+        What is being trained, for the message.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self._minibatch = 0
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, plan: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._minibatch = batch_idx
+
+    def on_before_backward(
+        self, trainer: pl.Trainer, plan: pl.LightningModule, loss: Tensor
+    ) -> None:
+        """Look at a loss.
+
+        Raises
+        ------
+        FloatingPointError
+            If it is not finite.
+        """
+        if bool(loss.detach().isfinite().all()):
+            return
+        rate = getattr(plan, "lr", None)
+        advice = "" if rate is None else f", now {rate:g} (`plan_kwargs={{'lr': ...}}`)"
+        raise FloatingPointError(
+            f"{self.stage}: the loss became {float(loss.detach().mean()):g} at step {trainer.global_step} "
+            f"(epoch {trainer.current_epoch}, minibatch {self._minibatch}). Weights are as they were before "
+            f"it. Take a lower learning rate{advice}, full precision, or look for cells of extreme counts."
+        )
 
 
 class RestoreBest(Callback):
