@@ -133,7 +133,8 @@ def test_rotation_does_not_matter(kind, fitted, tissue):
         (NearestPlace(), KNeighborsRegressor(1)),
         (NeighbourMean(7), KNeighborsRegressor(7)),
         (InverseDistance(4, 1.0), KNeighborsRegressor(4, weights="distance")),
-        (InverseDistance(), KNeighborsRegressor(3, weights=lambda d: d**-2.0)),
+        (InverseDistance(), KNeighborsRegressor(3, weights="distance")),
+        (InverseDistance(3, 2.0), KNeighborsRegressor(3, weights=lambda d: d**-2.0)),
         (
             GaussianKernel(0.2),
             KNeighborsRegressor(300, weights=lambda d: np.exp(-(d**2) / (2 * 0.2**2))),

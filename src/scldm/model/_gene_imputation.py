@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scvi
 import torch
 from anndata import AnnData
 from mudata import MuData
@@ -177,15 +179,17 @@ class GeneImputationMixin:
 @contextmanager
 def _own_randomness(seed: int) -> Iterator[None]:
     """Let what runs inside draw from a seed, and put the global random states back afterwards."""
-    of_numpy = np.random.get_state()
-    devices = list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)
+    before = scvi.settings.seed
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(list(range(torch.cuda.device_count()))):
         try:
+            # scvi-tools splits cells by its own seed, which sets all the others
+            scvi.settings.seed = seed % 2**32
             yield
         finally:
-            np.random.set_state(of_numpy)
+            scvi.settings.seed = before
+            random.setstate(states[0])
+            np.random.set_state(states[1])
 
 
 def _counts_of(reference: AnnData, layer: str | None) -> AnnData:
@@ -239,9 +243,8 @@ def _like_cells(
     obs = cells.adata.obs.iloc[rows]
     # columns of scvi-tools are those of the registered data
     obs = obs[[column for column in obs if not str(column).startswith("_scvi")]].copy()
-    result = AnnData(new.X, obs=obs, var=new.var.copy())
+    result = AnnData(new.X, obs=obs.set_axis(new.obs_names), var=new.var.copy())
     result.obs["source_cell"] = cells.adata.obs_names[rows].to_numpy()
-    result.obs_names = new.obs_names
     for key, values in cells.adata.obsm.items():
         framed = hasattr(values, "iloc")
         result.obsm[key] = values.iloc[rows].set_axis(result.obs_names) if framed else values[rows]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from anndata import AnnData
+from scipy.spatial import QhullError
 
 from ._blocks import Stream, resolved_seed
 from ._cells import selected
@@ -80,6 +81,8 @@ class ProposalsMixin:
         weight, own = np.ones(len(x)), x
         if z is not None:
             self._check_stacked("z")
+            if len(checked_depths(z)) != 1:
+                raise ValueError(f"`z={z!r}` must be one depth; `impute_sections` takes several.")
             depth = checked_depths(z)[0] / tissue.spacing[2]
             weight = _shares_by_depth(x[:, 2], depth)
             # one section to measure in: two would lie on top of one another
@@ -101,7 +104,12 @@ class ProposalsMixin:
 
         else:
             corners = _checked_corners(within, n_dims) / spacing
-            wanted = area_of(corners) / area_of_a_cell(own)
+            try:
+                wanted = area_of(corners) / area_of_a_cell(own)
+            except QhullError:
+                raise ValueError(
+                    "All cells lie on one line, which says nothing of a region."
+                ) from None
             n = positive("n_places", n_places, max(1, round(wanted)))
 
             def draw() -> np.ndarray:
@@ -151,7 +159,10 @@ def _shares_by_depth(depths: np.ndarray, z: float) -> np.ndarray:
 
 
 def _checked_corners(within: Any, n_dims: int) -> np.ndarray:
-    corners = np.asarray(within, dtype=float)
+    try:
+        corners = np.asarray(within, dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError("`within` does not hold numbers.") from None
     if n_dims != 2 or corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3:
         raise ValueError(
             f"`within` has shape {corners.shape}; it must be three or more corners in a plane, "

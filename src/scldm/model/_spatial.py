@@ -272,13 +272,15 @@ def _lenders(finder: Finder, places: Places, nearest: np.ndarray) -> np.ndarray:
     if not finder.tissue.stacked:
         return nearest
     lenders = nearest.copy()
-    depths = finder.observed.coordinates[:, 2]
-    for z in np.unique(places.coordinates[:, 2]):
-        rows = np.flatnonzero(places.coordinates[:, 2] == z)
+    observed, depths = finder.observed, finder.observed.coordinates[:, 2]
+    asked = np.column_stack([places.coordinates[:, 2], places.section])
+    for z, section in np.unique(asked, axis=0):
+        rows = np.flatnonzero((asked == (z, section)).all(axis=1))
         known, n_cells = np.unique(depths[nearest[rows]], return_counts=True)
-        cells = np.flatnonzero(depths == known[n_cells.argmax()])
-        own = finder.tissue.among(finder.observed.at(cells))
-        lenders[rows] = cells[own.nearest(places.at(rows), 1)[1][:, 0]]
+        own = (depths == known[n_cells.argmax()]) & (observed.section == section)
+        cells = np.flatnonzero(own)
+        near = finder.tissue.among(observed.at(cells)).nearest(places.at(rows), 1)[1][:, 0]
+        lenders[rows] = cells[near]
     return lenders
 
 

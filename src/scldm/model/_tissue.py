@@ -226,7 +226,7 @@ def measured(places: Places, stacked: bool | None = None) -> tuple[np.ndarray, n
     spacing = np.full(n_dims, _median_step(x[:, :plane], layer))
     if stacked:
         spread[2] = within[:, 2].std()
-        spacing[2] = np.median(np.diff(np.unique(x[:, 2])))
+        spacing[2] = np.median(_gaps(x[:, 2], section))
     return np.where(spread > 0, spread, 1.0), np.where(spacing > 0, spacing, 1.0)
 
 
@@ -243,7 +243,14 @@ def _is_stack(places: Places) -> bool:
     if not 1 < len(depths) <= _MOST_DEPTHS * len(x):
         return False
     step = _median_step(x, section[:, None])
-    return bool(np.median(np.diff(depths)) >= _LEAST_GAP * step)
+    return bool(np.median(_gaps(x[:, 2], section)) >= _LEAST_GAP * step)
+
+
+def _gaps(depths: np.ndarray, section: np.ndarray) -> np.ndarray:
+    """Return the distances between depths that follow one another, 0 where there is but one."""
+    gaps = [np.diff(np.unique(depths[section == code])) for code in np.unique(section)]
+    found = np.concatenate(gaps)
+    return found if len(found) else np.zeros(1)
 
 
 def _median_step(x: np.ndarray, section: np.ndarray) -> float:
