@@ -51,7 +51,7 @@ def test_both_stages_use_the_same_validation_cells(model):
 
 
 def test_early_stopping_ends_a_stage_that_gets_worse(model):
-    rates = {"plan_kwargs": {"lr": 3.0}, "gradient_clip_val": None}
+    rates = {"plan_kwargs": {"lr": 0.3}, "gradient_clip_val": None}
     model.train_autoencoder(3, **QUIET)
     model.train_diffusion(
         60 * 200, early_stopping=True, batch_size=8, early_stopping_patience=2, **rates, **QUIET
