@@ -3,6 +3,7 @@
 from scldm.data._branching import simulate_branching, true_fate_probability
 from scldm.data._gene_sets import add_gene_sets, read_gmt
 from scldm.data._multiome import simulate_multiome
+from scldm.data._on_disk import read_on_disk
 from scldm.data._pbmc68k import pbmc68k
 from scldm.data._simulated import simulate_dose_response, simulate_responders, true_log_change
 from scldm.data._tissue import layer_at, simulate_tissue, true_expression
@@ -12,6 +13,7 @@ __all__ = [
     "layer_at",
     "pbmc68k",
     "read_gmt",
+    "read_on_disk",
     "simulate_branching",
     "simulate_dose_response",
     "simulate_multiome",

@@ -32,6 +32,7 @@ from ._choices import positive
 from ._editing import deterministic
 from ._fate_labels import FateLabels, label_names
 from ._fields import shortened
+from ._storage import read_rows
 from ._trajectory_methods import Rollout
 
 __all__ = ["FatesMixin"]
@@ -355,7 +356,7 @@ class FatesMixin:
 
     def _counts_at(self, cells: Cells) -> Any:
         counts = self.get_anndata_manager(cells.adata, required=True).get_from_registry("X")
-        return counts[cells.rows]
+        return read_rows(counts, cells.rows)
 
 
 def _probabilities(fates: pd.DataFrame) -> pd.DataFrame:

@@ -23,6 +23,8 @@ from scvi.data.fields import (
     NumericalObsField,
 )
 
+from ._storage import chunks_of, refuse_columns
+
 __all__ = [
     "CategoricalCovariatesField",
     "DoseField",
@@ -34,8 +36,6 @@ __all__ = [
     "check_counts",
     "shortened",
 ]
-
-_ROWS_AT_A_TIME = 4096
 
 
 def shortened(values: Any, limit: int = 20) -> str:
@@ -141,9 +141,9 @@ class CountsField(LayerField):
         x = self.get_field_data(adata)
         if x is None:
             raise ValueError(f"{where} is empty; raw counts are needed.")
+        refuse_columns(x, where)
         n_empty = 0
-        for start in range(0, adata.n_obs, _ROWS_AT_A_TIME):
-            rows = x[start : start + _ROWS_AT_A_TIME]
+        for rows in chunks_of(x):
             check_counts(rows.data if sparse.issparse(rows) else np.asarray(rows), where)
             n_empty += int((np.asarray(rows.sum(axis=1)).ravel() == 0).sum())
         if n_empty:

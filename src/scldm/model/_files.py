@@ -137,15 +137,25 @@ class FilesMixin:
         init_params["non_kwargs"]["compile_network"] = False
         kwargs = {**init_params["non_kwargs"], **init_params["kwargs"].get("module_kwargs", {})}
         model = cast(Any, cls)(adata, registry=registry, **kwargs)
-        for name, value in attributes.items():
-            setattr(model, name, value)
-        if model.student_ is not None:
-            model.module.diffusion.add_student(model.student_["steps"])
-        model.module.load_state_dict(state)
+        model._set_state(attributes, state)
         model._loaded_without_data = adata is None
         model.to_device(torch_device)
         model.module.eval()
         return model
+
+    def _set_state(self, attributes: dict[str, Any], state: dict[str, torch.Tensor]) -> None:
+        for name, value in attributes.items():
+            setattr(self, name, value)
+        if self.student_ is not None:
+            self.module.diffusion.add_student(self.student_["steps"])
+        self.module.load_state_dict(state)
+
+    def _restore(self, folder: Path) -> None:
+        """Become what was saved from a model of the same arguments and data."""
+        attributes, state = self._from_file(folder / _MODEL_FILE)
+        # whether the network is compiled is this process's own choice
+        del attributes["registry_"], attributes["init_params_"]
+        self._set_state(attributes, state)
 
     def _write_data(self, folder: Path, prefix: str, **kwargs: Any) -> None:
         """Write the user's data beside the model."""

@@ -24,6 +24,7 @@ from ._choices import positive
 from ._fields import check_counts, shortened
 from ._keys import KEYS
 from ._multi import MultiLDM
+from ._storage import read_rows
 
 __all__ = ["GeneImputationMixin"]
 
@@ -170,7 +171,7 @@ class GeneImputationMixin:
         )
         columns = self.var_names.get_indexer(shared)
         return AnnData(
-            sparse.csr_matrix(counts[cells.rows])[:, columns],
+            sparse.csr_matrix(read_rows(counts, cells.rows))[:, columns],
             obs=pd.DataFrame(index=cells.names.astype(str)),
             var=pd.DataFrame(index=list(shared)),
         )

@@ -19,6 +19,7 @@ from ._conditions import STEPS, Condition, one_dimensional
 from ._fields import check_counts, shortened
 from ._gene_scores import GeneSetScores
 from ._keys import KEYS
+from ._storage import is_on_disk
 
 __all__ = ["GeneSets", "GeneSetsField", "GeneSetsMixin"]
 
@@ -183,6 +184,11 @@ class GeneSetsField(BaseAnnDataField):
             raise KeyError(
                 f"`{self._argument}` is not in `adata.varm`. Known: {shortened(adata.varm)}. "
                 "`scldm.data.add_gene_sets` puts gene sets there."
+            )
+        if is_on_disk(adata.X if self.layer is None else adata.layers[self.layer]):
+            raise ValueError(
+                f"`{self._argument}`: cells are scored from counts in memory, and these are on disk. Read "
+                "them with `adata.to_memory()`, or leave the gene sets out."
             )
 
     def register_field(self, adata: AnnData) -> dict:

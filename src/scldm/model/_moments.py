@@ -10,6 +10,8 @@ from torch import Tensor
 
 from scldm.module import moment_dispersion
 
+from ._storage import read_rows
+
 __all__ = ["count_moments"]
 
 _ROWS_AT_A_TIME = 4096
@@ -37,7 +39,7 @@ def count_moments(
     sum_x, sum_x2, sum_xl, sum_l, sum_l2 = 0.0, 0.0, 0.0, 0.0, 0.0
     for start in range(0, len(rows), _ROWS_AT_A_TIME):
         some = rows[start : start + _ROWS_AT_A_TIME]
-        x = counts[some]
+        x = read_rows(counts, some)
         x = x.toarray() if hasattr(x, "toarray") else np.asarray(x)
         x = x.astype(float)
         library = x.sum(axis=1) if sizes is None else sizes[some]

@@ -15,6 +15,7 @@ from ._cells import Cells, selected
 from ._choices import positive
 from ._keys import KEYS
 from ._proposals import ProposalsMixin, checked_depths
+from ._storage import read_rows
 
 __all__ = ["ResolutionMixin"]
 
@@ -195,7 +196,7 @@ class ResolutionMixin(ProposalsMixin):
     ) -> None:
         """Put each spot's counts, divided among its places, in the place of those that were drawn."""
         manager = self.get_anndata_manager(cells.adata, required=True)
-        counts = sparse.csr_matrix(manager.get_from_registry(KEYS.COUNTS)[cells.rows])
+        counts = sparse.csr_matrix(read_rows(manager.get_from_registry(KEYS.COUNTS), cells.rows))
         size = np.asarray(counts.sum(axis=1)).ravel()
         without = np.setdiff1d(np.arange(len(size)), spot)
         if len(without):

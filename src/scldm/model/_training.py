@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import torch
-from anndata import AnnData
 from lightning.pytorch.callbacks import Callback
-from scvi.dataloaders import DataSplitter
 
 from scldm.train import (
     AdversarialPlan,
@@ -25,9 +21,9 @@ from scldm.train import (
     StageRunner,
 )
 
-from ._choices import positive
-from ._keys import KEYS
-from ._moments import count_moments
+from ._choices import positive, weight
+from ._loading import LoadingMixin
+from ._training_run import TrainingRun
 
 __all__ = ["STEPS_PER_EPOCH", "TrainingMixin"]
 
@@ -35,7 +31,7 @@ STEPS_PER_EPOCH = 200
 _FEWEST_CELLS = 10
 
 
-class TrainingMixin:
+class TrainingMixin(LoadingMixin):
     """``train``, ``train_autoencoder`` and ``train_diffusion``."""
 
     _loaded_without_data = False
@@ -56,6 +52,8 @@ class TrainingMixin:
         perturbation_kwargs: dict[str, Any] | None = None,
         trajectory_kwargs: dict[str, Any] | None = None,
         spatial_kwargs: dict[str, Any] | None = None,
+        checkpoint_dir: str | os.PathLike | None = None,
+        checkpoint_interval: float = 60.0,
         **trainer_kwargs: Any,
     ) -> None:
         """Train all stages, one after the other.
@@ -86,9 +84,22 @@ class TrainingMixin:
         autoencoder_kwargs, diffusion_kwargs, perturbation_kwargs, trajectory_kwargs, spatial_kwargs
             For one stage only: arguments of :meth:`train_autoencoder`, :meth:`train_diffusion`,
             :meth:`train_perturbation`, :meth:`train_trajectory` and :meth:`train_spatial`.
+        checkpoint_dir
+            Folder to keep the training in. Called again with the same folder, arguments and data, by the
+            same script in a new process, say, training goes on where it was stopped and ends with the
+            same weights on the same machine; where all is done, the model is what it was at the end.
+            Where the data come with a stage that was under way, at most ``checkpoint_interval`` and an
+            epoch are lost.
+        checkpoint_interval
+            Seconds between writings within a stage, at the ends of epochs.
         **trainer_kwargs
             For Lightning's trainer in all stages (``precision``, ``logger``, ``callbacks``,
             ``enable_progress_bar``, ...).
+
+        Raises
+        ------
+        ValueError
+            If an argument is not allowed, or ``checkpoint_dir`` holds a training that differs.
         """
         for name in ("early_stopping_monitor", "checkpointing_monitor", "enable_checkpointing"):
             if name in trainer_kwargs:
@@ -103,19 +114,45 @@ class TrainingMixin:
             "early_stopping": early_stopping,
             **trainer_kwargs,
         }
-        split = {"train_size": train_size, "validation_size": validation_size}
-        self.train_autoencoder(
-            max_epochs,
-            **{"batch_size": batch_size, **split, **shared, **(autoencoder_kwargs or {})},
+        first = {
+            "max_epochs": max_epochs,
+            "train_size": train_size,
+            "validation_size": validation_size,
+            "batch_size": batch_size,
+        }
+        own = {
+            "autoencoder": autoencoder_kwargs,
+            "diffusion": diffusion_kwargs,
+            "perturbation": perturbation_kwargs,
+            "trajectory": trajectory_kwargs,
+            "spatial": spatial_kwargs,
+        }
+        run = self._run_of(
+            {**first, "max_steps": max_steps, **shared, **own}, checkpoint_dir, checkpoint_interval
         )
-        self.train_diffusion(max_steps, **{**shared, **(diffusion_kwargs or {})})
+
+        def stage(name: str, train: Callable[..., None], **kwargs: Any) -> None:
+            run(name, train, **{**kwargs, **shared, **(own[name] or {})})
+
+        stage("autoencoder", self.train_autoencoder, **first)
+        stage("diffusion", self.train_diffusion, max_steps=max_steps)
         shared.pop("early_stopping")
         if self._can_learn_perturbations():
-            self.train_perturbation(**{**shared, **(perturbation_kwargs or {})})
+            stage("perturbation", self.train_perturbation)
         if trajectory_kwargs is not None or self._can_learn_trajectories():
-            self.train_trajectory(**{**shared, **(trajectory_kwargs or {})})
+            stage("trajectory", self.train_trajectory)
         if spatial_kwargs is not None or self._can_learn_space():
-            self.train_spatial(**{**shared, **(spatial_kwargs or {})})
+            stage("spatial", self.train_spatial)
+
+    def _run_of(
+        self, asked: dict[str, Any], folder: str | os.PathLike | None, interval: float
+    ) -> Callable[..., None]:
+        """Return what runs a stage: in a folder that it can be taken up from, or just so."""
+        interval = weight("checkpoint_interval", interval)
+        self._adata_manager_or_raise()
+        if folder is None:
+            return lambda name, train, **kwargs: train(**kwargs)
+        return TrainingRun(folder, self, asked, interval)
 
     def train_autoencoder(
         self,
@@ -149,15 +186,11 @@ class TrainingMixin:
                 f"`adata` has {adata.n_obs} cells; training needs {_FEWEST_CELLS} or more."
             )
         self.training_frame_ = self._read_conditions(adata)
-        data = DataSplitter(
-            self.adata_manager,
+        data = self._cells_to_train_on(
+            positive("batch_size", batch_size),
             train_size=train_size,
             validation_size=validation_size,
-            batch_size=positive("batch_size", batch_size),
         )
-        data.setup()
-        # Lightning sets it up again; the split must not be drawn anew
-        data.external_indexing = [data.train_idx, data.val_idx, data.test_idx]
         if not self.autoencoder_trained_:
             self._start_autoencoder(data.train_idx)
         plan_kwargs = {"max_kl_weight": self.kl_weight, **(plan_kwargs or {})}
@@ -307,63 +340,6 @@ class TrainingMixin:
             )
         return self.adata_manager
 
-    def _start_autoencoder(self, indices: np.ndarray) -> None:
-        """Start the decoder at the moments of the counts of training cells."""
-        manager = self.adata_manager
-        sizes = None
-        if KEYS.LIBRARY_SIZE in manager.data_registry:
-            sizes = np.asarray(manager.get_from_registry(KEYS.LIBRARY_SIZE), float).ravel()
-        counts = manager.get_from_registry(KEYS.COUNTS)
-        self.module.autoencoder.start_from_moments(*count_moments(counts, indices, sizes))
-
-    @torch.inference_mode()
-    def _encode(
-        self, adata: AnnData, indices: np.ndarray | None = None, batch_size: int = 1024
-    ) -> Latents:
-        """Encode every cell once, or those at ``indices``."""
-        self.module.eval()
-        autoencoder = self.module.autoencoder
-        loader = self._make_data_loader(adata, indices=indices, batch_size=batch_size)
-        parts = [[part.cpu() for part in autoencoder.encode(tensors)] for tensors in loader]
-        mean, variance, log_library = (torch.cat(part) for part in zip(*parts, strict=True))
-        frame = self._read_conditions(adata)
-        frame = frame if indices is None else frame.iloc[indices]
-        conditions = {c.name: torch.from_numpy(c.encode(frame)) for c in self.conditions}
-        return Latents(mean, variance, log_library, conditions)
-
     def _with_given(self, latents: Latents) -> Latents:
         """Return cells with what else is given to the diffusion, once it is standardised."""
         return latents
-
-    def _split_of(self, adata: AnnData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return training, validation and test cells: those of stage 1, or new ones."""
-        none = np.arange(0)
-        known = [self.train_indices, self.validation_indices, self.test_indices]
-        split = [none if part is None else np.asarray(part) for part in known]
-        if sum(map(len, split)) == adata.n_obs:
-            return split[0], split[1], split[2]
-        # stage 1 was trained on other data
-        data = DataSplitter(self.adata_manager)
-        data.setup()
-        return data.train_idx, data.val_idx, data.test_idx
-
-    def _read_conditions(self, adata: AnnData) -> pd.DataFrame:
-        """Return the frame of conditions of registered data.
-
-        Raises
-        ------
-        ValueError
-            If ``adata.obs`` no longer says what was registered.
-        """
-        frame = adata.obs[[]].reset_index(drop=True)
-        manager = self.get_anndata_manager(adata, required=True)
-        for condition in self.conditions:
-            frame = frame.join(condition.read(adata))
-            key = {"batch": KEYS.BATCH, "cell_type": KEYS.CELL_TYPE}.get(condition.name)
-            registered = None if key is None else manager.get_from_registry(key).ravel()
-            if key and (frame[condition.name].cat.codes != registered).any():
-                raise ValueError(
-                    f"The {condition.name.replace('_', ' ')} in `adata.obs` is not the one that "
-                    "was registered. Call `setup_anndata` again after changing it."
-                )
-        return frame

@@ -2,6 +2,8 @@
 
 from ._adversarial import AdversarialPlan
 from ._callbacks import FiniteLoss, RestoreBest, StageProgressBar
+from ._checkpoint import EpochCheckpoint, random_state, set_random_state
+from ._disk import CellsOnDisk, DiskDataModule
 from ._distillation import DistillationPlan
 from ._fine_tuning import FineTuningPlan, JointDataModule
 from ._latents import LatentDataModule, Latents
@@ -14,9 +16,12 @@ __all__ = [
     "AdversarialPlan",
     "AutoencoderPlan",
     "CellGroup",
+    "CellsOnDisk",
     "ContextDataModule",
     "DiffusionPlan",
+    "DiskDataModule",
     "DistillationPlan",
+    "EpochCheckpoint",
     "FineTuningPlan",
     "FiniteLoss",
     "GroupDataModule",
@@ -28,4 +33,6 @@ __all__ = [
     "StageProgressBar",
     "StageRunner",
     "TransitionPlan",
+    "random_state",
+    "set_random_state",
 ]

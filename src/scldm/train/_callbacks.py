@@ -76,6 +76,13 @@ class RestoreBest(Callback):
                 name: tensor.detach().cpu().clone() for name, tensor in plan.state_dict().items()
             }
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_epoch": self.best_epoch, "weights": self._weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+        self._weights = state_dict["weights"]
+
     def on_train_end(self, trainer: pl.Trainer, plan: pl.LightningModule) -> None:
         if self._weights:
             plan.load_state_dict(self._weights)

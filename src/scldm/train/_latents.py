@@ -52,16 +52,25 @@ class Latents:
 
 
 class LatentDataset(Dataset):
-    """Hands out whole minibatches, which a loader otherwise collects cell by cell."""
+    """Hands out whole minibatches, which a loader otherwise collects cell by cell.
 
-    def __init__(self, latents: Latents) -> None:
+    Parameters
+    ----------
+    latents
+        All cells. They are not copied, as they may be mapped from a file.
+    rows
+        Which of them to hand out.
+    """
+
+    def __init__(self, latents: Latents, rows: np.ndarray) -> None:
         self.latents = latents
+        self.rows = rows
 
     def __len__(self) -> int:
-        return len(self.latents)
+        return len(self.rows)
 
     def __getitems__(self, indices: list[int]) -> dict[str, Tensor | dict[str, Tensor]]:
-        return vars(self.latents[indices])
+        return vars(self.latents[self.rows[indices]])
 
 
 def _as_is(minibatch):
@@ -136,5 +145,5 @@ class LatentDataModule(StepsDataModule):
     def __init__(
         self, latents: Latents, train_idx: np.ndarray, val_idx: np.ndarray, *args: Any
     ) -> None:
-        train, val = LatentDataset(latents[train_idx]), LatentDataset(latents[val_idx])
+        train, val = LatentDataset(latents, train_idx), LatentDataset(latents, val_idx)
         super().__init__(train, val, train_idx, val_idx, *args)

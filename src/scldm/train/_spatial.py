@@ -25,15 +25,14 @@ class _CellsInContext(LatentDataset):
         encode: Callable[[np.ndarray, np.ndarray], Tensor],
         name: str,
     ) -> None:
-        super().__init__(latents[cells])
-        self.cells = cells
+        super().__init__(latents, cells)
         self.neighbours = neighbours
         self.encode = encode
         self.name = name
 
     def __getitems__(self, indices: list[int]) -> dict[str, Any]:
         draw = torch.randint(len(self.neighbours), (len(indices),)).numpy()
-        around = self.encode(self.cells[indices], self.neighbours[draw, indices])
+        around = self.encode(self.rows[indices], self.neighbours[draw, indices])
         minibatch = super().__getitems__(indices)
         minibatch["conditions"] = {**minibatch["conditions"], self.name: around}  # type: ignore[dict-item]
         return minibatch
