@@ -13,6 +13,7 @@ import anndata
 import mudata
 import torch
 from anndata import AnnData
+from lightning.pytorch.utilities import rank_zero_only
 from scvi.model._utils import parse_device_args
 
 from scldm._version import __version__
@@ -64,6 +65,8 @@ class FilesMixin:
         FileExistsError
             If the directory exists and ``overwrite`` is false.
         """
+        if rank_zero_only.rank:
+            return  # of several processes that train together the first writes
         target = Path(dir_path).expanduser().resolve()
         if target.exists() and not overwrite:
             raise FileExistsError(f"`dir_path={str(dir_path)!r}` exists; set `overwrite=True`.")

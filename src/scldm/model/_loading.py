@@ -49,9 +49,16 @@ class LoadingMixin:
             rows = np.flatnonzero(rows)
         return cells.in_order(rows, batch_size or settings.batch_size)
 
-    def _cells_to_train_on(self, batch_size: int, **split: float | None) -> Any:
-        """Return the data of stage 1, from memory or from disk."""
-        splitter = DataSplitter(self.adata_manager, batch_size=batch_size, **split)
+    def _cells_to_train_on(
+        self, batch_size: int, *, distributed: bool = False, **split: float | None
+    ) -> Any:
+        """Return the data of stage 1, from memory or from disk, each process's own if ``distributed``."""
+        splitter = DataSplitter(
+            self.adata_manager,
+            batch_size=batch_size,
+            distributed_sampler=distributed,
+            **split,
+        )
         train, val, test = _drawn_split(splitter)
         cells = _cells_on_disk(self.adata_manager)
         if cells is not None:

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback
+from scvi import settings
+from scvi.model._utils import use_distributed_sampler as is_distributed
+from scvi.train._logger import SimpleLogger
 
 from scldm.train import (
     AdversarialPlan,
@@ -16,6 +19,7 @@ from scldm.train import (
     FiniteLoss,
     LatentDataModule,
     Latents,
+    OwnStreams,
     RestoreBest,
     StageProgressBar,
     StageRunner,
@@ -29,6 +33,7 @@ __all__ = ["STEPS_PER_EPOCH", "TrainingMixin"]
 
 STEPS_PER_EPOCH = 200
 _FEWEST_CELLS = 10
+_PLAIN_DDP = ("ddp", "ddp_spawn", "ddp_fork", "ddp_notebook")
 
 
 class TrainingMixin(LoadingMixin):
@@ -108,6 +113,11 @@ class TrainingMixin(LoadingMixin):
                     "`diffusion_kwargs`."
                 )
         max_steps = positive("max_steps", max_steps, self.recipe.max_steps)
+        if is_distributed(trainer_kwargs.get("strategy")) and settings.seed is None:
+            raise ValueError(
+                f"`strategy={trainer_kwargs['strategy']!r}`: all processes must draw the same split of cells. "
+                "Set `scvi.settings.seed` before the model is made."
+            )
         shared = {
             "accelerator": accelerator,
             "devices": devices,
@@ -188,6 +198,7 @@ class TrainingMixin(LoadingMixin):
         self.training_frame_ = self._read_conditions(adata)
         data = self._cells_to_train_on(
             positive("batch_size", batch_size),
+            distributed=is_distributed(trainer_kwargs.get("strategy")),
             train_size=train_size,
             validation_size=validation_size,
         )
@@ -203,6 +214,9 @@ class TrainingMixin(LoadingMixin):
         self.diffusion_trained_ = self.perturbation_trained_ = False
         self.trajectory_trained_ = self.spatial_trained_ = False
         self._forget_student()
+        if trainer_kwargs.get("strategy") in _PLAIN_DDP:
+            # scvi-tools' autoencoder has heads that some likelihoods leave unused
+            trainer_kwargs["strategy"] += "_find_unused_parameters_true"
         self._run_stage(
             "Autoencoder",
             plan,
@@ -307,6 +321,12 @@ class TrainingMixin(LoadingMixin):
             "log_every_n_steps": 1,
             **kwargs,
         }
+        if is_distributed(kwargs.get("strategy")):
+            # each process draws cells and noise of its own, from loaders that know of the others
+            kwargs["use_distributed_sampler"] = False
+            # the one that scvi-tools would choose leaves a file where the process happens to run
+            kwargs.setdefault("logger", SimpleLogger(save_dir=kwargs.get("log_save_dir")))
+            callbacks.append(OwnStreams())
         # Lightning keeps the mode it finds, and the stage may have been trained before
         plan.train()
         StageRunner(self, plan, data, max_epochs=max_epochs, callbacks=callbacks, **kwargs)()

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
 
 from scldm.train import EpochCheckpoint, random_state, set_random_state
 
@@ -83,10 +84,13 @@ class TrainingRun:
         train(*args, **kwargs)
         self.state["done"].append(stage)
         self._keep()
-        checkpoint.unlink(missing_ok=True)
+        if not rank_zero_only.rank:
+            checkpoint.unlink(missing_ok=True)
 
     def _keep(self) -> None:
         """Write the model and what has been done; the old ones stay until the new are whole."""
+        if rank_zero_only.rank:
+            return
         before = self.state["model"]
         name = f"model-{len(self.state['done'])}"
         self.model.save(self.folder / name, overwrite=True)

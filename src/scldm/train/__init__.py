@@ -1,7 +1,7 @@
 """Training plans, latent data and callbacks for Lightning."""
 
 from ._adversarial import AdversarialPlan
-from ._callbacks import FiniteLoss, RestoreBest, StageProgressBar
+from ._callbacks import FiniteLoss, OwnStreams, RestoreBest, StageProgressBar
 from ._checkpoint import EpochCheckpoint, random_state, set_random_state
 from ._disk import CellsOnDisk, DiskDataModule
 from ._distillation import DistillationPlan
@@ -28,6 +28,7 @@ __all__ = [
     "JointDataModule",
     "LatentDataModule",
     "Latents",
+    "OwnStreams",
     "PairDataModule",
     "RestoreBest",
     "StageProgressBar",

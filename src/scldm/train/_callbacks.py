@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 from scvi.train._progress import ProgressBar
 from torch import Tensor
 
-__all__ = ["FiniteLoss", "RestoreBest", "StageProgressBar"]
+__all__ = ["FiniteLoss", "OwnStreams", "RestoreBest", "StageProgressBar"]
 
 
 class FiniteLoss(Callback):
@@ -49,6 +50,22 @@ class FiniteLoss(Callback):
             f"(epoch {trainer.current_epoch}, minibatch {self._minibatch}). Weights are as they were before "
             f"it. Take a lower learning rate{advice}, full precision, or look for cells of extreme counts."
         )
+
+
+class OwnStreams(Callback):
+    """Gives each process of a distributed stage a random stream of its own, and the common one back after it.
+
+    Processes that were seeded alike would draw the same noise, and a minibatch would have as many draws
+    fewer as there are processes.
+    """
+
+    def on_fit_start(self, trainer: pl.Trainer, plan: pl.LightningModule) -> None:
+        seed = int(torch.randint(2**31, ()))
+        self._common = torch.get_rng_state()
+        torch.manual_seed(seed + trainer.global_rank)
+
+    def on_fit_end(self, trainer: pl.Trainer, plan: pl.LightningModule) -> None:
+        torch.set_rng_state(self._common)
 
 
 class RestoreBest(Callback):

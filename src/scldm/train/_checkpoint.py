@@ -147,4 +147,5 @@ def _is_last(trainer: pl.Trainer) -> bool:
 
 def _history(trainer: pl.Trainer) -> dict[str, pd.DataFrame]:
     """Return what scvi-tools' logger keeps; other loggers keep their own files."""
-    return trainer.logger.history if isinstance(trainer.logger, SimpleLogger) else {}
+    logger = trainer.logger
+    return logger.history if isinstance(logger, SimpleLogger) and trainer.is_global_zero else {}

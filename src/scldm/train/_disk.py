@@ -151,7 +151,12 @@ class DiskDataModule(pl.LightningDataModule):
         self.loader_kwargs = kwargs
 
     def train_dataloader(self) -> DataLoader:
-        return self.cells.shuffled(self.train_idx, self.batch_size, **self.loader_kwargs)
+        rows = np.sort(self.train_idx)
+        if self.trainer is not None:
+            # as many for each process, or one would wait for another that has no more
+            n = self.trainer.world_size
+            rows = rows[self.trainer.global_rank :: n][: len(rows) // n]
+        return self.cells.shuffled(rows, self.batch_size, **self.loader_kwargs)
 
     def val_dataloader(self) -> DataLoader | list:
         if not self.n_val:

@@ -12,7 +12,9 @@ class StageRunner(TrainRunner):
     """scvi-tools' runner, keeping the histories of several stages side by side."""
 
     def _update_history(self) -> None:
-        recorded = getattr(self.trainer.logger, "history", None) or {}
+        # of several processes the first keeps it
+        first = self.trainer.is_global_zero
+        recorded = (getattr(self.trainer.logger, "history", None) or {}) if first else {}
         history = dict(self.model.history_ or {})
         for name, new in recorded.items():
             if name in history:
