@@ -102,7 +102,9 @@ class NetworkDenoiser(Denoiser):
         self, x_t: Tensor, t: Tensor, conditions: Mapping[str, Any] | None = None
     ) -> Tensor:
         alpha, sigma = self.scales(t, x_t)
-        output = self._predict(x_t, t.expand(len(x_t)), alpha, sigma, conditions)
+        # expanded last: networks see by it that all cells are at one time
+        t = t.to(x_t).expand(len(x_t))
+        output = self._predict(x_t, t, alpha, sigma, conditions)
         return self.parametrisation.clean(output, x_t, alpha, sigma).clamp(*self.bounds)
 
     def loss(

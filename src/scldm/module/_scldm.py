@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from scvi.module.base import BaseModuleClass, LossOutput
 
 from ._autoencoder import CountAutoencoder
@@ -42,6 +43,11 @@ class SCLDMModule(BaseModuleClass):
         self.perturbation = perturbation
         self.trajectory = trajectory
         self.spatial = spatial
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, without the look at each of them that scvi-tools takes."""
+        return self.diffusion.shift.device
 
     @property
     def gene_likelihood(self) -> str:

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ._conditioning import CONDITIONINGS, CrossAttentionLayer, Signal, Steered
 from ._conditions import ConditionEmbedder
+from ._sharing import shared_rows
 from ._time import TimeEmbedder
 
 __all__ = ["Backbone", "require_positive", "small_network", "zeroed"]
@@ -99,8 +100,18 @@ class Backbone(nn.Module, ABC):
         self, x: Tensor, t: Tensor, conditions: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         """Map noisy data ``(n, n_dims)`` at times ``(n,)`` to the prediction ``(n, n_dims)``."""
-        signal = self.steered.signal(self.time(t), self.conditions, conditions)
+        signal = self._signal(t, conditions)
         return self.leave(self.norm(self.body(self.enter(x), signal)))
+
+    def _signal(self, t: Tensor, conditions: Mapping[str, Tensor] | None) -> Signal:
+        """Make the signal, once for cells that are steered alike."""
+        shared = shared_rows(t, conditions)
+        if shared is None:
+            return self.steered.signal(self.time(t), self.conditions, conditions)
+        kinds, rows = shared
+        given = {name: value[kinds] for name, value in (conditions or {}).items()}
+        signal = self.steered.signal(self.time(t[kinds]), self.conditions, given)
+        return signal._replace(rows=rows)
 
     def body(self, h: Tensor, signal: Signal) -> Tensor:
         """Pass hidden states through all blocks."""

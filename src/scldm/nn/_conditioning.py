@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -51,12 +51,18 @@ class Signal(NamedTuple):
     """What steers all blocks of a network, computed once for each pass.
 
     ``vector`` is ``(n, 1, k)``; ``tokens`` ``(n, n_tokens, width)`` and ``in_use``
-    ``(n, n_tokens)`` are for those that attend.
+    ``(n, n_tokens)`` are for those that attend. Where cells are steered alike, these have a row for
+    each kind of cell, and ``rows`` ``(n,)`` says of which kind each cell is.
     """
 
     vector: Tensor
     tokens: Tensor | None = None
     in_use: Tensor | None = None
+    rows: Tensor | None = None
+
+    def spread(self, of_kinds: Any) -> Any:
+        """Return a row for each cell, given those of the kinds."""
+        return of_kinds if self.rows is None else of_kinds.index_select(0, self.rows)
 
 
 class Steered(nn.Module, ABC):
@@ -113,7 +119,7 @@ class AdaLN(Steered):
         return Signal(F.silu(time + embedder(conditions)).unsqueeze(1))
 
     def forward(self, h: Tensor, signal: Signal) -> Tensor:
-        shift, scale, gate = self.modulation(signal.vector).chunk(3, dim=-1)
+        shift, scale, gate = signal.spread(self.modulation(signal.vector)).chunk(3, dim=-1)
         return torch.addcmul(h, gate, self.branch(torch.addcmul(shift, scale, self.norm(h))))
 
 
@@ -129,7 +135,7 @@ class FiLM(Steered):
         return Signal(F.silu(time + embedder(conditions)).unsqueeze(1))
 
     def forward(self, h: Tensor, signal: Signal) -> Tensor:
-        shift, scale = self.modulation(signal.vector).chunk(2, dim=-1)
+        shift, scale = signal.spread(self.modulation(signal.vector)).chunk(2, dim=-1)
         return h + torch.addcmul(shift, scale, self.branch(self.norm(h)))
 
 
@@ -149,7 +155,8 @@ class Concatenation(Steered):
         return Signal(torch.cat([time, vector], dim=1).unsqueeze(1))
 
     def forward(self, h: Tensor, signal: Signal) -> Tensor:
-        return h + self.branch(self.own(self.norm(h)) + self.given(signal.vector))
+        given = signal.spread(self.given(signal.vector))
+        return h + self.branch(self.own(self.norm(h)) + given)
 
 
 class CrossAttentionLayer(nn.Module):
@@ -215,7 +222,8 @@ class CrossAttention(AdaLN):
 
     def forward(self, h: Tensor, signal: Signal) -> Tensor:
         h = super().forward(h, signal)
-        return h + self.attend(self.norm(h), signal.tokens, signal.in_use)
+        tokens, in_use = signal.spread(signal.tokens), signal.spread(signal.in_use)
+        return h + self.attend(self.norm(h), tokens, in_use)
 
 
 CONDITIONINGS: dict[str, type[Steered]] = {
