@@ -20,6 +20,7 @@ from ._choices import positive
 from ._conditions import Condition
 from ._fields import shortened
 from ._order import DISTILLED, Guidance, Order, checked_guidance, checked_sampler
+from ._provenance import provenance, recorded
 from ._request import Request, changed
 
 __all__ = ["EditingMixin", "deterministic"]
@@ -67,6 +68,7 @@ class EditingMixin:
         latents = encoded(self, selected(self, adata, indices))
         return self._noise_of(latents, latents.conditions, *way).numpy()
 
+    @recorded
     def counterfactual(
         self,
         adata: AnnData | None = None,
@@ -132,9 +134,10 @@ class EditingMixin:
 
         new = self._decoded(request.frame, latents_of, order.seed, batch_size)
         new.obs_names = cells.names
-        new.uns["scldm"] = order.record()
+        new.uns["scldm"] = {**provenance(), **order.record()}
         return new
 
+    @recorded
     def interpolate(
         self,
         start: AnnData,
@@ -211,7 +214,7 @@ class EditingMixin:
         new = self._decoded(frame, latents_of, order.seed, batch_size)
         new.obs["start"], new.obs["end"] = (cells.names[pair] for cells in ends)
         new.obs["share"] = share
-        new.uns["scldm"] = order.record()
+        new.uns["scldm"] = {**provenance(), **order.record()}
         return new
 
     def _without(self, frame: pd.DataFrame, encoded: Mapping[str, np.ndarray]) -> pd.DataFrame:

@@ -16,14 +16,13 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
-from scldm._version import __version__
-
 from ._blocks import resolved_seed
 from ._cells import Cells, selected
 from ._choices import positive
 from ._fields import check_counts, shortened
 from ._keys import KEYS
 from ._multi import MultiLDM
+from ._provenance import provenance, recorded
 from ._storage import read_rows
 
 __all__ = ["GeneImputationMixin"]
@@ -36,6 +35,7 @@ _FEWEST_SHARED = 2
 class GeneImputationMixin:
     """``impute_genes``."""
 
+    @recorded
     def impute_genes(
         self,
         adata: AnnData | None = None,
@@ -252,7 +252,7 @@ def _like_cells(
     record = {k: v for k, v in new.uns["scldm"].items() if k in ("n_samples", "return_mean")}
     result.uns["scldm"] = {
         **record,
-        "version": __version__,
+        **provenance(),
         "method": "impute_genes",
         "seed": seed,
         "shared_genes": list(shared),

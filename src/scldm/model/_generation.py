@@ -23,6 +23,7 @@ from scldm.module import sample_counts
 from ._blocks import BLOCK_SIZE, Stream, blocks, generator, resolved_seed
 from ._choices import positive
 from ._order import DISTILLED, Order, checked_guidance, checked_sampler
+from ._provenance import provenance, recorded
 from ._request import complete
 from ._streaming import Part, PartStore, checked_out, checked_shard, fingerprint
 
@@ -38,6 +39,7 @@ LatentsOf = Callable[[int, np.ndarray], tuple[Tensor, Tensor]]
 class GenerationMixin:
     """``generate``."""
 
+    @recorded
     def generate(
         self,
         n_cells: int | None = None,
@@ -135,7 +137,7 @@ class GenerationMixin:
             return self._streamed(order, latents_of, path, of_all, show_progress)
         frame = order.request.frame
         adata = self._decoded(frame, latents_of, order.seed, batch_size, show_progress)
-        adata.uns["scldm"] = order.record()
+        adata.uns["scldm"] = {**provenance(), **order.record()}
         return adata
 
     def _streamed(
@@ -167,7 +169,7 @@ class GenerationMixin:
             None,
             np.zeros(len(frame)),
         )
-        head.uns["scldm"] = order.record()
+        head.uns["scldm"] = {**provenance(), **order.record()}
         return store.join(head, self.registry_["setup_args"]["library_size_key"])
 
     @classmethod

@@ -12,7 +12,6 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
-from scldm._version import __version__
 from scldm.diffusion import COUPLINGS, Sampler
 from scldm.module import TransitionDiffusion
 from scldm.train import CellGroup, GroupDataModule, TransitionPlan
@@ -30,6 +29,7 @@ from ._perturbation_methods import (
     PerturbationMethod,
 )
 from ._perturbations import PerturbationSet
+from ._provenance import provenance, recorded
 from ._request import Request, changed
 from ._shifts import Shifts
 from ._training import STEPS_PER_EPOCH
@@ -135,6 +135,7 @@ class PerturbingMixin:
         self.shifts_ = shifts.to_plain()
         self.perturbation_trained_ = True
 
+    @recorded
     def predict_perturbation(
         self,
         adata: AnnData | None = None,
@@ -229,7 +230,7 @@ class PerturbingMixin:
         new.obs_names = [f"{x}_{i % n_samples}" if copies else x for i, x in enumerate(names)]
         new.obsm["X_scldm_delta"] = new.obsm["X_scldm"] - start
         new.uns["scldm"] = {
-            "version": __version__,
+            **provenance(),
             "method": method if isinstance(method, str) else type(method).__name__,
             "seed": seed,
             "n_samples": n_samples,

@@ -15,6 +15,7 @@ from ._cells import Cells, selected
 from ._choices import positive
 from ._keys import KEYS
 from ._proposals import ProposalsMixin, checked_depths
+from ._provenance import recorded
 from ._storage import read_rows
 
 __all__ = ["ResolutionMixin"]
@@ -25,6 +26,7 @@ _DRAWS_TO_EXPECT = 20
 class ResolutionMixin(ProposalsMixin):
     """``super_resolve`` and ``impute_sections``."""
 
+    @recorded
     def super_resolve(
         self,
         adata: AnnData | None = None,
@@ -116,6 +118,7 @@ class ResolutionMixin(ProposalsMixin):
             self._conserve(new, cells, spot, mean.X, seed)
         return new
 
+    @recorded
     def impute_sections(
         self,
         adata: AnnData | None = None,

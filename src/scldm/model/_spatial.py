@@ -12,7 +12,6 @@ import torch
 from anndata import AnnData
 from scipy.spatial import Delaunay, QhullError
 
-from scldm._version import __version__
 from scldm.diffusion import Sampler
 
 from ._array_conditions import Vector
@@ -21,6 +20,7 @@ from ._cells import Cells, encoded, selected
 from ._choices import chosen, positive, weight
 from ._generation import from_array
 from ._order import checked_sampler
+from ._provenance import provenance, recorded
 from ._request import Request, changed
 from ._spatial_methods import SPATIAL_METHODS, SpatialJob, SpatialMethod
 from ._spatial_output import means_of
@@ -46,6 +46,7 @@ class _Asked(NamedTuple):
 class SpatialMixin(SpatialTrainingMixin):
     """``impute_region``, and what else asks for cells at places."""
 
+    @recorded
     def impute_region(
         self,
         adata: AnnData | None = None,
@@ -153,7 +154,7 @@ class SpatialMixin(SpatialTrainingMixin):
             for i, k in zip(place, sample, strict=True)
         ]
         new.uns["scldm"] = {
-            "version": __version__,
+            **provenance(),
             "method": method if isinstance(method, str) else type(way).__name__,
             "seed": seed,
             "n_samples": n_samples,

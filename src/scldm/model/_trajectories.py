@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scldm._version import __version__
 from scldm.diffusion import Sampler
 
 from ._blocks import Stream, blocks, resolved_seed
@@ -18,6 +17,7 @@ from ._choices import chosen, positive
 from ._conditions import Number
 from ._editing import deterministic
 from ._generation import from_array
+from ._provenance import provenance, recorded
 from ._request import changed
 from ._trajectory_methods import TRAJECTORY_METHODS, Growth, TrajectoryJob, TrajectoryMethod
 from ._trajectory_training import TrajectoryTrainingMixin
@@ -30,6 +30,7 @@ _SOURCE_CELL, _SAMPLE, _WEIGHT = "source_cell", "sample", "weight"
 class TrajectoryMixin(TrajectoryTrainingMixin):
     """``predict_trajectory``."""
 
+    @recorded
     def predict_trajectory(
         self,
         adata: AnnData | None = None,
@@ -142,7 +143,7 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
             for name, k, label in zip(names, sample, labels, strict=True)
         ]
         new.uns["scldm"] = {
-            "version": __version__,
+            **provenance(),
             "method": method if isinstance(method, str) else type(method).__name__,
             "times": when,
             "seed": seed,

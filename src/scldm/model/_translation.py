@@ -11,7 +11,6 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
-from scldm._version import __version__
 from scldm.diffusion import Sampler
 from scldm.module import ASKED
 
@@ -20,6 +19,7 @@ from ._choices import chosen, positive, weight
 from ._joint_generation import joint_sampler
 from ._modalities import FEATURES
 from ._order import name_of
+from ._provenance import provenance, recorded
 from ._tasks import TasksMixin, dense
 
 __all__ = ["TranslationMixin"]
@@ -28,6 +28,7 @@ __all__ = ["TranslationMixin"]
 class TranslationMixin(TasksMixin):
     """``translate`` and ``impute``."""
 
+    @recorded
     def translate(
         self,
         data: MuData | AnnData | Mapping[str, AnnData] | None = None,
@@ -115,7 +116,7 @@ class TranslationMixin(TasksMixin):
         parts = {name: self._part(name, x, index) for name, x in counts.items()}
         new: AnnData | MuData = self._with_obs(parts, obs)
         new.uns["scldm"] = {
-            "version": __version__,
+            **provenance(),
             "source": sources,
             "target": targets,
             "seed": seed,
@@ -129,6 +130,7 @@ class TranslationMixin(TasksMixin):
         }
         return new
 
+    @recorded
     def impute(
         self,
         data: MuData | AnnData | None = None,
@@ -198,7 +200,7 @@ class TranslationMixin(TasksMixin):
             parts[name] = self._part(name, counts, names)
         filled = self.layout.write(obs, parts)
         filled.uns["scldm"] = {
-            "version": __version__,
+            **provenance(),
             "seed": seed,
             "sampler": name_of(rule),
             **({} if n_steps is None else {"steps": n_steps}),
