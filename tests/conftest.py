@@ -9,9 +9,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import scvi
+from hypothesis import HealthCheck, settings
 from scipy import sparse
 
 import scldm
+
+# the same few examples in every run; `--hypothesis-profile=long` looks for new ones
+_QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
+settings.register_profile(
+    "suite", max_examples=25, deadline=None, derandomize=True, suppress_health_check=_QUIET
+)
+settings.register_profile(
+    "long",
+    parent=settings.get_profile("suite"),
+    max_examples=3000,
+    derandomize=False,
+    print_blob=True,
+)
+settings.load_profile("suite")
 
 SETUP = {
     "layer": "counts",
