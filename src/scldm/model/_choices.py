@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Mapping
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ._fields import shortened
 
-__all__ = ["chosen", "positive", "share", "weight"]
+__all__ = ["chosen", "flag", "names_by", "place", "positive", "share", "text", "weight"]
+
+_MOST = 2**31 - 1
+"""The largest whole number that is taken; sparse matrices and tensors count rows in 31 bits."""
 
 
 def chosen(argument: str, name: Any, known: Collection[str]) -> Any:
@@ -53,6 +58,8 @@ def positive(argument: str, value: Any, default: int | None = None) -> int:
         return default
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"`{argument}={value!r}` must be a whole number of 1 or more.")
+    if value > _MOST:
+        raise ValueError(f"`{argument}={value!r}` is too large; {_MOST} is the most.")
     return int(value)
 
 
@@ -69,3 +76,66 @@ def weight(argument: str, value: Any, default: float | None = None) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < np.inf:
         raise ValueError(f"`{argument}={value!r}` must be a finite number of 0 or more.")
     return float(value)
+
+
+def flag(argument: str, value: Any) -> bool:
+    """Return True or False; what merely counts as one of them is likely meant otherwise.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"`{argument}={value!r}` must be True or False.")
+    return bool(value)
+
+
+def text(argument: str, value: Any, required: bool = False) -> str | None:
+    """Return a name, or ``None`` where none is required.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    if isinstance(value, str) or (value is None and not required):
+        return value
+    raise TypeError(
+        f"`{argument}` is a {type(value).__name__}, but must be text{'' if required else ' or None'}."
+    )
+
+
+def names_by(argument: str, value: Any) -> dict[str, Any]:
+    """Return a mapping from names to names, some of them ``None``; an empty one for ``None``.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"`{argument}` is a {type(value).__name__}, but must map names to names.")
+    for name, other in value.items():
+        if not isinstance(name, str) or not isinstance(other, str | None):
+            raise TypeError(f"`{argument}` has {name!r}: {other!r}, but must map names to names.")
+    return dict(value)
+
+
+def place(argument: str, value: Any) -> Path:
+    """Return a path.
+
+    Raises
+    ------
+    TypeError
+        If it is neither text nor a path.
+    ValueError
+        If no file can have that name.
+    """
+    if not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
+        raise TypeError(f"`{argument}` is a {type(value).__name__}, but must be text or a path.")
+    if "\0" in os.fspath(value):
+        raise ValueError(f"`{argument}={value!r}` has a zero byte, which no name of a file can.")
+    return Path(value).expanduser()

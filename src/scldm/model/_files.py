@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import shutil
 import warnings
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -13,11 +16,13 @@ import anndata
 import mudata
 import torch
 from anndata import AnnData
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
 from scvi.model._utils import parse_device_args
 
 from scldm._version import __version__
 
+from ._choices import flag, place, text
 from ._plain import from_plain, to_plain
 
 __all__ = ["FilesMixin"]
@@ -26,6 +31,7 @@ FORMAT = 6
 """Version of the layout of a saved model; raised when older code could not read a newer file."""
 
 _MODEL_FILE = "model.pt"
+_MOST_DEVICES = 1024
 _READERS = {"adata.h5ad": anndata.read_h5ad, "mdata.h5mu": mudata.read_h5mu}
 """Files of data beside a model, named as scvi-tools names them."""
 
@@ -63,21 +69,29 @@ class FilesMixin:
         Raises
         ------
         FileExistsError
-            If the directory exists and ``overwrite`` is false.
+            If the directory exists and ``overwrite`` is false, or there is a file in its place.
+        OSError
+            If it cannot be written, for want of room or of leave; what was there stays.
         """
         if rank_zero_only.rank:
             return  # of several processes that train together the first writes
-        target = Path(dir_path).expanduser().resolve()
+        target = place("dir_path", dir_path).resolve()
+        overwrite, save_anndata = flag("overwrite", overwrite), flag("save_anndata", save_anndata)
+        prefix = _checked_prefix(prefix)
+        if target.exists() and not target.is_dir():
+            raise FileExistsError(f"`dir_path={str(dir_path)!r}` is a file, not a directory.")
         if target.exists() and not overwrite:
             raise FileExistsError(f"`dir_path={str(dir_path)!r}` exists; set `overwrite=True`.")
-        prefix = prefix or ""
+        content = self._to_file()
+        if save_anndata:
+            self._adata_manager_or_raise()
         # on the same file system as the target, so that moving is one step
         beside = target if target.exists() else target.parent
         partial = beside / f".{target.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
         try:
-            torch.save(self._to_file(), partial / f"{prefix}{_MODEL_FILE}")
+            partial.mkdir(parents=True)
+            _write_model(content, partial / f"{prefix}{_MODEL_FILE}")
             if save_anndata:
                 self._write_data(partial, prefix, **anndata_write_kwargs)
             target.mkdir(exist_ok=True)
@@ -87,6 +101,12 @@ class FilesMixin:
                 # data saved with an earlier model are not this one's
                 for name in _READERS:
                     (target / f"{prefix}{name}").unlink(missing_ok=True)
+        except OSError as error:
+            raise OSError(
+                error.errno or errno.EIO,
+                f"`dir_path={str(dir_path)!r}` could not be written ({error.strerror or error}). What was "
+                "there before is kept",
+            ) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -119,14 +139,24 @@ class FilesMixin:
             If there is no model at ``dir_path``.
         ValueError
             If the file is damaged, holds more than data, is of another class or of a newer
-            version, or ``adata`` does not fit.
+            version, ``adata`` does not fit, or there is no such device.
+        TypeError
+            If an argument is of the wrong type.
         """
-        _, _, torch_device = parse_device_args(
-            accelerator, device, return_device="torch", validate_single_device=True
-        )
-        prefix = prefix or ""
-        folder = Path(dir_path).expanduser()
-        attributes, state = cls._from_file(folder / f"{prefix}{_MODEL_FILE}")
+        folder, prefix = place("dir_path", dir_path), _checked_prefix(prefix)
+        if not isinstance(adata, AnnData | mudata.MuData | None) and adata is not False:
+            raise TypeError(
+                f"`adata` is a {type(adata).__name__}, but must be data, None for those saved with the "
+                "model, or False for none."
+            )
+        torch_device = _checked_device(accelerator, device)
+        path = folder / f"{prefix}{_MODEL_FILE}"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"`dir_path={str(dir_path)!r}`, `prefix={prefix!r}`: there is no saved model at "
+                f"{str(path)!r}."
+            )
+        attributes, state = cls._from_file(path)
         registry = attributes.pop("registry_")
         init_params = attributes.pop("init_params_")
         if adata is None:
@@ -140,25 +170,33 @@ class FilesMixin:
         init_params["non_kwargs"]["compile_network"] = False
         kwargs = {**init_params["non_kwargs"], **init_params["kwargs"].get("module_kwargs", {})}
         model = cast(Any, cls)(adata, registry=registry, **kwargs)
-        model._set_state(attributes, state)
+        model._set_state(attributes, state, path)
         model._loaded_without_data = adata is None
         model.to_device(torch_device)
         model.module.eval()
         return model
 
-    def _set_state(self, attributes: dict[str, Any], state: dict[str, torch.Tensor]) -> None:
+    def _set_state(
+        self, attributes: dict[str, Any], state: dict[str, torch.Tensor], path: Path
+    ) -> None:
         for name, value in attributes.items():
             setattr(self, name, value)
         if self.student_ is not None:
             self.module.diffusion.add_student(self.student_["steps"])
-        self.module.load_state_dict(state)
+        try:
+            self.module.load_state_dict(state)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{str(path)!r} is damaged: its weights are not those of the model it describes. {error}"
+            ) from error
 
     def _restore(self, folder: Path) -> None:
         """Become what was saved from a model of the same arguments and data."""
-        attributes, state = self._from_file(folder / _MODEL_FILE)
+        path = folder / _MODEL_FILE
+        attributes, state = self._from_file(path)
         # whether the network is compiled is this process's own choice
         del attributes["registry_"], attributes["init_params_"]
-        self._set_state(attributes, state)
+        self._set_state(attributes, state, path)
 
     def _write_data(self, folder: Path, prefix: str, **kwargs: Any) -> None:
         """Write the user's data beside the model."""
@@ -176,18 +214,17 @@ class FilesMixin:
 
     @classmethod
     def _from_file(cls, path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no saved model at {str(path)!r}.")
+        content = _read_model(path)
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
             attributes, state = content["attr_dict"], content["model_state_dict"]
             written_by, file_format = attributes.pop("scldm_version_"), attributes.pop("format_")
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+            newer = file_format > FORMAT
+            lacking = [name for name in ("registry_", "init_params_") if name not in attributes]
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{str(path)!r} is not a model that scldm saved: it is damaged, of another "
-                "package, or holds more than data and was not read."
+                f"{str(path)!r} is not a model that scldm saved: it lacks parts of one ({error})."
             ) from error
-        if file_format > FORMAT:
+        if newer:
             raise ValueError(
                 f"{str(path)!r} was saved by scldm {written_by}, which is newer than this one, "
                 f"{__version__}. Upgrade to read it."
@@ -197,11 +234,78 @@ class FilesMixin:
                 f"{str(path)!r} was saved by an early version of scldm, {written_by}, whose networks "
                 "were built differently. Train the model anew, or read it with that version."
             )
+        if lacking:
+            raise ValueError(f"{str(path)!r} is damaged: it lacks {lacking}.")
         attributes = from_plain(attributes)
         saved_class = attributes["registry_"]["model_name"]
         if saved_class != cls.__name__:
             raise ValueError(f"{str(path)!r} holds a {saved_class}, not a {cls.__name__}.")
         return attributes, state
+
+
+def _checked_prefix(prefix: str | None) -> str:
+    prefix = text("prefix", prefix) or ""
+    if Path(prefix).name != prefix and prefix or "\0" in prefix:
+        raise ValueError(
+            f"`prefix={prefix!r}` is the start of a file's name and can hold no folder."
+        )
+    return prefix
+
+
+def _checked_device(accelerator: str, device: int | str) -> torch.device:
+    """Return where to put a model."""
+    text("accelerator", accelerator, required=True)
+    if isinstance(device, bool) or not isinstance(device, int | str):
+        raise TypeError(f"`device` is a {type(device).__name__}, but must be 'auto' or a number.")
+    if isinstance(device, int) and not 0 <= device < _MOST_DEVICES:
+        raise ValueError(f"`device={device!r}` is not the number of a device.")
+    try:
+        _, _, torch_device = parse_device_args(
+            accelerator, device, return_device="torch", validate_single_device=True
+        )
+    except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"`accelerator={accelerator!r}` with `device={device!r}`: {error}"
+        ) from error
+    return torch_device
+
+
+def _write_model(content: dict[str, Any], path: Path) -> None:
+    try:
+        torch.save(content, path)
+    except RuntimeError as error:
+        # torch's writer says so where a disk is full
+        raise OSError(errno.EIO, str(error).splitlines()[0]) from error
+
+
+def _read_model(path: Path) -> Any:
+    """Return what a file holds, if it is whole and data only.
+
+    The archive that torch writes has a check sum of each of its parts, which torch does not look at.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{str(path)!r} is not a model that scldm saved, or it is damaged: cut off, or changed. "
+            f"({error})"
+        ) from error
+    if bad is not None:
+        raise ValueError(f"{str(path)!r} is damaged: {bad!r} in it is not what was written.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{str(path)!r} is not a model that scldm saved: it holds more than data and was not read."
+        ) from error
+    except (RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} is damaged: {error}") from error
 
 
 def _saved_data(folder: Path, prefix: str) -> Any:

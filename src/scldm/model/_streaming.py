@@ -7,6 +7,7 @@ call goes on where it stopped.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -24,6 +25,7 @@ from anndata import AnnData
 from anndata.io import sparse_dataset, write_elem
 from scipy import sparse
 
+from ._choices import place
 from ._fields import shortened
 
 __all__ = ["Part", "PartStore", "checked_out", "checked_shard", "fingerprint"]
@@ -45,6 +47,8 @@ def checked_out(out: str | os.PathLike) -> Path:
 
     Raises
     ------
+    TypeError
+        If it is neither text nor a path.
     ValueError
         If its ending is not one of those that can be written.
     FileExistsError
@@ -54,7 +58,7 @@ def checked_out(out: str | os.PathLike) -> Path:
     PermissionError
         If nothing can be written there.
     """
-    path = Path(out).expanduser().resolve()
+    path = place("out", out).resolve()
     if path.suffix not in _FORMATS:
         raise ValueError(f"`out={str(out)!r}` must end in {' or '.join(_FORMATS)}.")
     if path.exists():
@@ -184,8 +188,31 @@ class PartStore:
             All of the cells but counts and latents.
         library_size_key
             The column for library sizes, if there is one.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; the parts are kept.
         """
         draft = self.folder / f"joined{self.out.suffix}"
+        try:
+            self._join_in(draft, head, library_size_key)
+            # on the same file system, so that the file is whole or absent
+            os.replace(draft, self.out)
+        # HDF5 calls some failures to write the one, some the other
+        except (OSError, RuntimeError) as error:
+            raise OSError(
+                getattr(error, "errno", None) or errno.EIO,
+                f"`out={str(self.out)!r}` could not be written ({getattr(error, 'strerror', None) or error}). "
+                f"Its parts are kept in {str(self.folder)!r}: make room and ask again to go on",
+            ) from error
+        finally:
+            _remove(draft)
+        shutil.rmtree(self.folder)
+        return self.out
+
+    def _join_in(self, draft: Path, head: AnnData, library_size_key: str | None) -> None:
+        """Write all parts to one file."""
         _remove(draft)
         if library_size_key is not None:
             head.obs[library_size_key] = np.concatenate([p.library_sizes for p in self.parts()])
@@ -198,10 +225,6 @@ class PartStore:
             head.write_h5ad(draft)
             with h5py.File(draft, "r+") as file:
                 self._fill(file)
-        # on the same file system, so that the file is whole or absent
-        os.replace(draft, self.out)
-        shutil.rmtree(self.folder)
-        return self.out
 
     def _fill(self, file: Any) -> None:
         del file["X"]

@@ -7,7 +7,6 @@ from importlib.resources import files
 from pathlib import Path
 from platform import python_version
 from string import Template
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -22,6 +21,7 @@ from scldm.pl._history import Trained, curves_of, history
 from scldm.pl._html import definitions, figure, group_tables, score_table, section, summary
 from scldm.pl._samples import Samples
 from scldm.pl._scores import HEADLINES, scores, steps
+from scldm.pl._style import write_whole
 from scldm.pl._table import ALL, FLOOR, judged, require_scores
 from scldm.pl._umap import umap
 
@@ -131,7 +131,7 @@ def report(
         subtitle=numbers + f"{real.n_vars:,} genes",
         sections="\n".join(section(name, text) for name, text in sections.items() if text),
     )
-    _write(page, path)
+    write_whole("path", path, lambda draft: draft.write_text(page, encoding="utf-8"))
     return path
 
 
@@ -224,11 +224,3 @@ def _versions() -> dict[str, str]:
         **{name: version(name) for name in PACKAGES},
         "python": python_version(),
     }
-
-
-def _write(page: str, path: Path) -> None:
-    """Beside its place first, so that a page is there whole or not at all."""
-    with TemporaryDirectory(prefix=f".{path.name}-", dir=path.absolute().parent) as folder:
-        draft = Path(folder) / path.name
-        draft.write_text(page, encoding="utf-8")
-        draft.replace(path)

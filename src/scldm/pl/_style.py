@@ -1,8 +1,10 @@
 """What all figures share: colours, restrained defaults, and where a figure goes."""
 
+import errno
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import matplotlib.pyplot as plt
@@ -36,6 +38,7 @@ __all__ = [
     "panels",
     "style",
     "tidy_colour_bar",
+    "write_whole",
 ]
 
 # Vermillion and grey differ in lightness too, so they stay apart in print and for every eye.
@@ -177,15 +180,47 @@ def finish(
     """
     first = axes[0] if isinstance(axes, list) else axes
     figure = first.figure.canvas.figure
-    if save is not None:
-        figure.savefig(save)
-    if show is None:
-        show = save is None and sc.settings.autoshow
-    if show:
-        plt.show()
-    if save is not None and ours:
-        plt.close(figure)
+    try:
+        if save is not None:
+            write_whole("save", Path(save), figure.savefig)
+        if show is None:
+            show = save is None and sc.settings.autoshow
+        if show:
+            plt.show()
+    finally:
+        if save is not None and ours:
+            plt.close(figure)
     return None if show else axes
+
+
+def write_whole(argument: str, path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file beside its place and move it there, so that it is whole or as it was.
+
+    Parameters
+    ----------
+    argument
+        The argument that named the path.
+    path
+        Where.
+    write
+        Takes a path to write to; it may add an ending.
+
+    Raises
+    ------
+    OSError
+        If nothing can be written there.
+    """
+    folder = path.absolute().parent
+    try:
+        with TemporaryDirectory(prefix=f".{path.name}-", dir=folder) as drafts:
+            write(Path(drafts) / path.name)
+            for draft in Path(drafts).iterdir():
+                draft.replace(folder / draft.name)
+    except OSError as error:
+        raise OSError(
+            error.errno or errno.EIO,
+            f"`{argument}={str(path)!r}` could not be written ({error.strerror or error})",
+        ) from error
 
 
 def natural(name: str) -> tuple[int, int, str]:
