@@ -18,6 +18,8 @@ from mudata import MuData
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from scldm._randomness import kept_choices
+
 __all__ = ["simulate_multiome"]
 
 TYPES = ("A", "B", "C")
@@ -95,7 +97,8 @@ def simulate_multiome(
             )
             part.layers["mean"] = np.tile(mean, (n_rounds, 1)).astype(np.float32)
             parts[name] = part
-    mdata = MuData(parts)
+    with kept_choices():
+        mdata = MuData(parts)
     mdata.obs = obs
     mdata.obsm["state"] = np.tile(state, (n_rounds, 1))
     return mdata

@@ -12,7 +12,7 @@ from torch import nn
 
 from scldm.nn import FourierEmbedder, VectorEmbedder
 
-from ._conditions import STEPS, Condition
+from ._conditions import STEPS, Condition, refuse_far
 
 __all__ = ["Coordinates", "Vector"]
 
@@ -52,7 +52,7 @@ class Vector(Condition):
     def parse(self, argument: str, values: Any) -> pd.DataFrame:
         try:
             vectors = np.atleast_2d(np.asarray(values, dtype=float))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(f"`{argument}` does not hold numbers.") from None
         if vectors.ndim != 2 or vectors.shape[1] != len(self.mean):
             raise ValueError(
@@ -61,6 +61,7 @@ class Vector(Condition):
             )
         if not np.isfinite(vectors).all():
             raise ValueError(f"`{argument}` has NaN or infinite values; finite ones are allowed.")
+        refuse_far(argument, vectors, (vectors - self.mean) / self.spread)
         return pd.DataFrame(vectors, columns=self.columns(argument))
 
     def per_cell(self, argument: str, values: Any) -> bool:

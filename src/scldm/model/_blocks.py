@@ -50,10 +50,13 @@ def resolved_seed(seed: int | None) -> int:
     Raises
     ------
     ValueError
-        If it is not a whole number of 0 or more.
+        If it is not a whole number of 0 or more, or needs more than 63 bits, which no file of
+        cells could record.
     """
     if seed is None:
         return int(torch.randint(2**31, ()))
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"`seed={seed!r}` must be a whole number of 0 or more, or None.")
+    if seed >= 2**63:
+        raise ValueError(f"`seed={seed!r}` is too large; it must be below 2**63.")
     return int(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +23,9 @@ __all__ = [
     "selected",
     "without_scores",
 ]
+
+
+_ONE_AT_A_TIME = threading.RLock()
 
 
 class Cells(NamedTuple):
@@ -123,9 +127,10 @@ def without_scores(model: Any, latents: Latents) -> Latents:
 def kept_randomness(device: torch.device) -> Iterator[None]:
     """Put torch's global random state back afterwards.
 
-    The encoder draws a latent that is not used here, and a loader a seed for its workers.
+    The encoder draws a latent that is not used here, and a loader a seed for its workers. The state is
+    one for all threads, so that one thread at a time may take it.
     """
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with _ONE_AT_A_TIME, torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield
 
 
@@ -146,7 +151,11 @@ def checked_rows(indices: Sequence[int] | None, n: int) -> np.ndarray:
     """
     if indices is None:
         return np.arange(n)
-    rows = np.asarray(indices)
+    try:
+        rows = np.asarray(indices)
+    except ValueError:
+        # what numpy can make no array of is refused below
+        rows = np.empty((0, 0))
     if rows.dtype == bool and rows.shape == (n,):
         rows = np.flatnonzero(rows)
     if rows.ndim != 1 or (rows.size and not np.issubdtype(rows.dtype, np.integer)):

@@ -30,8 +30,11 @@ __all__ = [
     "Dose",
     "Number",
     "one_dimensional",
+    "refuse_far",
 ]
 
+
+_FARTHEST = 1e6
 
 STEPS = ("-1 SD", "+1 SD")
 """Labels of examples of continuous values."""
@@ -120,7 +123,9 @@ class Condition(ABC):
 
 def one_dimensional(argument: str, values: Any) -> np.ndarray:
     """Return a user's values as an array, of length one where one holds for all cells."""
-    if isinstance(values, torch.Tensor | np.ndarray) and values.ndim == 0:
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().numpy()
+    if isinstance(values, np.ndarray) and values.ndim == 0:
         values = values.item()
     if pd.api.types.is_scalar(values):
         return np.array([values], dtype=object)
@@ -129,12 +134,28 @@ def one_dimensional(argument: str, values: Any) -> np.ndarray:
             f"`{argument}` is a {type(values).__name__}; give one value for all cells, or a list "
             "or array with one for each."
         )
-    values = values.tolist() if isinstance(values, torch.Tensor) else list(values)
+    values = list(values)
     column = np.empty(len(values), dtype=object)
     column[:] = values
     if any(not pd.api.types.is_scalar(value) for value in column):
         raise ValueError(f"`{argument}` is nested; give one value for all cells or one for each.")
     return column
+
+
+def refuse_far(argument: str, values: np.ndarray, standardised: np.ndarray) -> None:
+    """Refuse values so far from those of the training cells that networks give no number for them.
+
+    Raises
+    ------
+    ValueError
+        If one is more than a million standard deviations away.
+    """
+    far = np.abs(standardised) > _FARTHEST
+    if far.any():
+        raise ValueError(
+            f"`{argument}` has {values[far][0]:g}, which is {np.abs(standardised).max():.3g} standard "
+            f"deviations from the training cells; {_FARTHEST:g} is the most."
+        )
 
 
 class Category(Condition):
@@ -252,10 +273,11 @@ class Number(Condition):
         given = one_dimensional(argument, values)
         try:
             numbers = given.astype(float)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(f"`{argument}={values!r}` is not a number.") from None
         if not np.isfinite(numbers).all():
             raise ValueError(f"`{argument}` has NaN or infinite values; finite ones are allowed.")
+        refuse_far(argument, numbers, self.standardise(numbers))
         return pd.DataFrame({argument: numbers})
 
     def read(self, adata: AnnData) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from ._cells import encoded, selected, without_scores
 from ._choices import positive
 from ._conditions import Condition
 from ._fields import shortened
-from ._order import DISTILLED, Guidance, Order, checked_guidance, checked_sampler
+from ._order import DISTILLED, Guidance, Order, checked_guidance, checked_sampler, is_distilled
 from ._provenance import provenance, recorded
 from ._request import Request, changed
 
@@ -178,6 +178,9 @@ class EditingMixin:
             If the model is not trained.
         """
         self._require("diffusion")
+        for name, adata in (("start", start), ("end", end)):
+            if not isinstance(adata, AnnData):
+                raise TypeError(f"`{name}` is a {type(adata).__name__}, not an AnnData.")
         if start.n_obs != end.n_obs:
             raise ValueError(
                 f"`start` has {start.n_obs} cells and `end` {end.n_obs}; they go in pairs."
@@ -264,7 +267,7 @@ def deterministic(
         If the rule adds noise or is not known, or steps are wrong or have no meaning for it.
     """
     known = [name for name, kind in SAMPLERS.items() if kind.deterministic]
-    if sampler == DISTILLED:
+    if is_distilled(sampler):
         raise ValueError(f"`sampler={DISTILLED!r}` has no way back to noise. Known: {known}.")
     rule, n_steps = checked_sampler(sampler, steps, 0)
     if not rule.deterministic:

@@ -16,9 +16,11 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
+from scldm._randomness import kept_choices
+
 from ._blocks import resolved_seed
 from ._cells import Cells, selected
-from ._choices import positive
+from ._choices import flag, positive
 from ._fields import check_counts, shortened
 from ._keys import KEYS
 from ._multi import MultiLDM
@@ -104,6 +106,7 @@ class GeneImputationMixin:
             raise TypeError(f"`reference` is a {type(reference).__name__}, not an AnnData.")
         n_samples = positive("n_samples", n_samples)
         batch_size = positive("batch_size", batch_size)
+        return_mean = flag("return_mean", return_mean)
         seed = resolved_seed(seed)
         genes = [genes] if isinstance(genes, str) else genes
         shared, further = self._shared_and_further(reference, genes)
@@ -118,7 +121,8 @@ class GeneImputationMixin:
                 stacklevel=2,
             )
             cells, own = cells.at(np.flatnonzero(measured)), own[measured].copy()
-        both = _joined(own, _counts_of(reference, reference_layer), shared, further)
+        with kept_choices():
+            both = _joined(own, _counts_of(reference, reference_layer), shared, further)
         MultiLDM.setup_mudata(
             both,
             modalities={"rna_layer": _SHARED, "protein_layer": _FURTHER},

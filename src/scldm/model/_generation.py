@@ -21,8 +21,8 @@ from scldm.diffusion import Sampler
 from scldm.module import sample_counts
 
 from ._blocks import BLOCK_SIZE, Stream, blocks, generator, resolved_seed
-from ._choices import positive
-from ._order import DISTILLED, Order, checked_guidance, checked_sampler
+from ._choices import flag, positive
+from ._order import Order, checked_guidance, checked_sampler, is_distilled
 from ._provenance import provenance, recorded
 from ._request import complete
 from ._streaming import Part, PartStore, checked_out, checked_shard, fingerprint
@@ -119,6 +119,8 @@ class GenerationMixin:
         RuntimeError
             If the model is not trained.
         """
+        show_progress = flag("show_progress", show_progress)
+        batch_size = positive("batch_size", batch_size)
         guidance = (guidance_scale, guidance_interval, guidance_rescale, negative)
         if shard is not None and out is None:
             raise ValueError("`shard` needs `out`, the file that processes write together.")
@@ -205,7 +207,7 @@ class GenerationMixin:
         rng = np.random.default_rng((seed, Stream.REQUEST))
         request = complete(self.conditions, given, n_cells, self.training_frame_, rng)
         guided = checked_guidance(self.conditions, request, *guidance)
-        if sampler != DISTILLED:
+        if not is_distilled(sampler):
             return Order(request, seed, rule, n_steps, guided)
         if guided.scale != 1:
             raise ValueError(

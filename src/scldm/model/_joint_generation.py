@@ -21,7 +21,7 @@ from scldm.module import ASKED, decoder_inputs, given_key, sample_counts
 from ._blocks import BLOCK_SIZE, Stream, blocks, generator
 from ._choices import positive
 from ._generation import GenerationMixin, to_csr
-from ._order import DISTILLED, Order, checked_sampler
+from ._order import DISTILLED, Order, checked_sampler, is_distilled
 
 __all__ = ["JointGenerationMixin", "joint_sampler"]
 
@@ -33,7 +33,7 @@ def joint_sampler(sampler: str | Sampler, steps: int | None) -> tuple[Sampler, i
 
     Latents of several modalities depend on one another, and on few steps their spread is too small.
     """
-    if sampler == DISTILLED:
+    if is_distilled(sampler):
         raise ValueError(
             f"`sampler={DISTILLED!r}` needs a student, which this model does not make."
         )

@@ -12,6 +12,8 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
+from scldm._randomness import kept_choices
+
 from ._fields import shortened
 from ._modalities import KINDS, Joined, Modality, aligned, booleans, in_layer, in_mudata, join
 
@@ -111,6 +113,8 @@ class Layout(ABC):
             By modality.
         """
         if isinstance(data, Mapping):
+            if not data:
+                raise ValueError(f"`data` is empty; some of {list(names)} are needed.")
             cells, found = _in_mapping(data, self.setup, names)
         elif isinstance(data, AnnData) and not self._fits(data):
             if len(names) != 1:
@@ -188,11 +192,6 @@ class MuDataLayout(Layout):
         if not isinstance(mdata, MuData):
             raise TypeError(f"`mdata` is a {type(mdata).__name__}, not a MuData.")
         named = self.setup["modalities"]
-        if not isinstance(named, Mapping):
-            raise TypeError(
-                "`modalities` must map arguments to modalities, for example "
-                "`{'rna_layer': 'rna', 'protein_layer': 'prot'}`."
-            )
         known = [f"{kind}_layer" for kind in KINDS]
         known += [*_OBS, *_LISTS, *_OBSM, "embeddings"]
         for argument, key in named.items():
@@ -247,7 +246,8 @@ class MuDataLayout(Layout):
         for name, part in parts.items():
             if (layer := self.setup[f"{name}_layer"]) is not None:
                 part.layers[layer] = part.X
-        mdata = MuData({self.mods[name]: part for name, part in parts.items()})
+        with kept_choices():
+            mdata = MuData({self.mods[name]: part for name, part in parts.items()})
         mdata.obs = obs.obs.reindex(mdata.obs_names)
         for key in obs.obsm:
             mdata.obsm[key] = obs.obsm[key]

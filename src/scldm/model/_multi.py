@@ -23,7 +23,7 @@ from scldm.module import (
 )
 from scldm.train import Latents
 
-from ._choices import chosen, positive, share, weight
+from ._choices import chosen, flag, positive, share, weight
 from ._files import FilesMixin
 from ._joint_generation import JointGenerationMixin
 from ._keys import KEYS
@@ -181,7 +181,7 @@ class MultiLDM(
                 "ema_decay": ema_decay,
             },
         )
-        if compile_network:
+        if flag("compile_network", compile_network):
             compiled(diffusion)
         self.module = SCLDMModule(stage_1, diffusion)
         for name in self.modalities:

@@ -13,7 +13,7 @@ from scvi.data import AnnDataManager
 from ._choices import chosen
 from ._layouts import AnnDataLayout, Layout, MuDataLayout
 from ._modalities import ModalityField, PresentField
-from ._setup import condition_fields
+from ._setup import check_setup, condition_fields
 
 __all__ = ["MultiSetupMixin"]
 
@@ -85,6 +85,7 @@ class MultiSetupMixin:
         """
         setup_method_args = cls._get_setup_method_args(**locals())
         setup = setup_method_args["setup_args"]
+        check_setup(setup, cls._reserved_names())
         setup["modalities"] = dict(modalities or {})
         layout = MuDataLayout(setup)
         layout.check(mdata)
@@ -140,6 +141,7 @@ class MultiSetupMixin:
             As :meth:`setup_mudata`.
         """
         setup_method_args = cls._get_setup_method_args(**locals())
+        check_setup(setup_method_args["setup_args"], cls._reserved_names())
         layout = AnnDataLayout(setup_method_args["setup_args"])
         cls._register(adata, layout, setup_method_args, **kwargs)
 
@@ -154,7 +156,7 @@ class MultiSetupMixin:
         fields = [
             PresentField(),
             *(ModalityField(name) for name in layout.modalities),
-            *condition_fields(setup, cls._reserved_names()),
+            *condition_fields(setup),
         ]
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
         manager.register_fields(table, **kwargs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -24,7 +24,7 @@ from scldm.module import (
 )
 from scldm.nn import BACKBONES, CONDITIONINGS, Backbone, ConditionEmbedder, VectorEmbedder
 
-from ._choices import chosen, positive, share
+from ._choices import chosen, flag, positive, share
 from ._conditions import Condition
 from ._fields import shortened
 
@@ -57,7 +57,7 @@ def build_backbone(
         ConditionEmbedder(embedders, width),
         depth=positive("depth", depth),
         conditioning=conditioning,
-        **_checked_options(kind, backbone_kwargs or {}),
+        **_checked_options(kind, backbone_kwargs),
     )
 
 
@@ -147,7 +147,9 @@ def compiled(diffusion: LatentDiffusion) -> None:
     diffusion.averaged.network.compile()
 
 
-def _checked_options(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
+def _checked_options(kind: type, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    if options is None:
+        return {}
     if not isinstance(options, Mapping):
         raise ValueError(f"`backbone_kwargs={options!r}` must map names of options to values.")
     settled = {"n_dims", "conditions", "depth", "conditioning"}
@@ -158,4 +160,8 @@ def _checked_options(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
                 f"`backbone_kwargs` has {name!r}, which the backbone does not take. "
                 f"Known: {shortened(known)}."
             )
-    return dict(options)
+    checks: dict[str, Callable[[str, Any], Any]] = {"dropout_rate": share, "checkpointing": flag}
+    return {
+        name: checks.get(name, positive)(f"backbone_kwargs[{name!r}]", value)
+        for name, value in options.items()
+    }

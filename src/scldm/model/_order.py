@@ -14,12 +14,24 @@ import pandas as pd
 from scldm._version import __version__
 from scldm.diffusion import SAMPLERS, Euler, Sampler
 
-from ._choices import chosen, positive
+from ._choices import chosen, positive, weight
 from ._conditions import Condition
 from ._fields import shortened
 from ._request import Request, put_in
 
-__all__ = ["DISTILLED", "Guidance", "Order", "checked_guidance", "checked_sampler", "name_of"]
+__all__ = [
+    "DISTILLED",
+    "Guidance",
+    "Order",
+    "checked_guidance",
+    "checked_sampler",
+    "is_distilled",
+    "joint_scale",
+    "name_of",
+]
+
+_LARGEST_SCALE = 1000.0
+"""Beyond it guidance leads to no cell, and soon to no number."""
 
 DISTILLED = "distilled"
 """Name of the sampler that uses the model's student, see ``distill``."""
@@ -116,6 +128,11 @@ def name_of(rule: Sampler) -> str:
     return names.get(type(rule), type(rule).__name__)
 
 
+def is_distilled(sampler: Any) -> bool:
+    """Say whether the model's student is asked for."""
+    return isinstance(sampler, str) and sampler == DISTILLED
+
+
 def checked_sampler(
     sampler: str | Sampler, steps: int | None, n_student_steps: int
 ) -> tuple[Sampler, int | None]:
@@ -133,7 +150,7 @@ def checked_sampler(
     ValueError
         If the sampler is not known, there is no student, or it takes another number of steps.
     """
-    if sampler == DISTILLED:
+    if is_distilled(sampler):
         if not n_student_steps:
             raise ValueError(f"`sampler={DISTILLED!r}` needs a student. Call `distill()` first.")
         if steps not in (None, n_student_steps):
@@ -184,8 +201,14 @@ def checked_guidance(
         If a value is out of range, has no effect, or names a condition that is not registered.
     """
     scale = _checked_scale([condition.name for condition in conditions], scale)
-    numbers = np.shape(interval) == (2,) and all(_is_number(time) for time in interval)
-    if not numbers or not 0 <= interval[0] <= interval[1] <= 1:
+    if negative is not None and not isinstance(negative, Mapping):
+        raise ValueError(f"`negative={negative!r}` must map conditions to values.")
+    two = isinstance(interval, tuple | list) and len(interval) == 2
+    if (
+        not two
+        or not all(_is_number(time) for time in interval)
+        or not 0 <= interval[0] <= interval[1] <= 1
+    ):
         raise ValueError(
             f"`guidance_interval={interval!r}` must be two times, from 0 (data) to 1 (noise)."
         )
@@ -196,13 +219,13 @@ def checked_guidance(
         for name, idle in (
             ("guidance_interval", interval == (0, 1)),
             ("guidance_rescale", rescale == 0),
-            ("negative", not negative),
+            ("negative", negative is None or len(negative) == 0),
         ):
             if not idle:
                 raise ValueError(
                     f"`{name}` has no effect without a `guidance_scale` other than 1."
                 )
-    encoded, described = _encoded_negative(conditions, request, scale, negative or {})
+    encoded, described = _encoded_negative(conditions, request, scale, negative)
     return Guidance(scale, interval, float(rescale), encoded, described)
 
 
@@ -210,11 +233,28 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def joint_scale(scale: Any) -> float:
+    """Return one strength of guidance of 0 or more for all that is given.
+
+    Raises
+    ------
+    ValueError
+        If it is not one.
+    """
+    return _of_a_size("guidance_scale", weight("guidance_scale", scale))
+
+
+def _of_a_size(argument: str, scale: Any) -> float:
+    if abs(scale) > _LARGEST_SCALE:
+        raise ValueError(f"`{argument}={scale!r}` is too large; {_LARGEST_SCALE:g} is the most.")
+    return float(scale)
+
+
 def _checked_scale(
     names: Sequence[str], scale: float | Mapping[str, float]
 ) -> float | dict[str, float]:
     if _is_number(scale):
-        return float(scale)  # type: ignore[arg-type]
+        return _of_a_size("guidance_scale", scale)
     if not isinstance(scale, Mapping) or not scale:
         raise ValueError(
             f"`guidance_scale={scale!r}` must be a finite number, or a mapping from conditions to "
@@ -228,20 +268,18 @@ def _checked_scale(
             )
         if not _is_number(value):
             raise ValueError(f"`guidance_scale[{name!r}]={value!r}` must be a finite number.")
-    return {name: float(value) for name, value in scale.items()}
+    return {name: _of_a_size(f"guidance_scale[{name!r}]", x) for name, x in scale.items()}
 
 
 def _encoded_negative(
     conditions: Sequence[Condition],
     request: Request,
     scale: float | dict[str, float],
-    negative: Mapping[str, Any],
+    negative: Mapping[str, Any] | None,
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the encoded negatives and their descriptions."""
-    if not isinstance(negative, Mapping):
-        raise ValueError(f"`negative={negative!r}` must map conditions to values.")
     try:
-        frame, parsed = put_in(conditions, request.frame, negative)
+        frame, parsed = put_in(conditions, request.frame, negative or {})
     except ValueError as error:
         raise ValueError(f"In `negative`: {error}") from None
     encoded: dict[str, np.ndarray] = {}

@@ -18,7 +18,7 @@ from scldm.train import CellGroup, GroupDataModule, TransitionPlan
 
 from ._blocks import Stream, blocks, resolved_seed
 from ._cells import Cells, encoded, selected, without_scores
-from ._choices import chosen, positive
+from ._choices import chosen, flag, positive
 from ._editing import deterministic
 from ._fields import shortened
 from ._pairing import Group, compared, context_columns, perturbation_of
@@ -202,6 +202,8 @@ class PerturbingMixin:
         if condition.column == _SOURCE_CELL:
             raise ValueError(f"The column {_SOURCE_CELL!r} of `obs` is needed for the result.")
         n_samples = positive("n_samples", n_samples)
+        batch_size = positive("batch_size", batch_size)
+        return_mean = flag("return_mean", return_mean)
         rule, n_steps = deterministic(sampler, steps, default=None)
         cells = self._control_cells(adata, indices, condition)
         seed = resolved_seed(seed)
@@ -277,8 +279,9 @@ class PerturbingMixin:
             return cells.at(np.flatnonzero(control))
         if not control.all():
             labels = cells.frame["perturbation"].astype(str)[~control]
+            named = "adata" if indices is None else "indices"
             raise ValueError(
-                f"`adata` has {len(labels)} cells that are not control cells "
+                f"`{named}` has {len(labels)} cells that are not control cells "
                 f"({condition.control!r}) but {shortened(sorted(labels.unique()))}. Give control cells "
                 "only."
             )

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ._choices import positive
 from ._conditions import Condition
 from ._fields import shortened
 
@@ -218,9 +219,7 @@ def _number_of_cells(
         if len(columns) != 1 or owners[argument].per_cell(argument, given[argument])
     }
     if n_cells is not None:
-        if isinstance(n_cells, bool) or not isinstance(n_cells, int | np.integer) or n_cells < 1:
-            raise ValueError(f"`n_cells={n_cells!r}` must be a whole number of 1 or more.")
-        lengths = {"n_cells": int(n_cells), **lengths}
+        lengths = {"n_cells": positive("n_cells", n_cells), **lengths}
     if not lengths:
         raise ValueError("`n_cells` is needed unless a condition has one value for each cell.")
     if len(set(lengths.values())) > 1:

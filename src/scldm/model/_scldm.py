@@ -13,10 +13,10 @@ from anndata import AnnData
 from scvi.data import AnnDataManager
 from scvi.model.base import BaseModelClass, RNASeqMixin, VAEMixin
 
-from scldm.module import SCLDMModule
+from scldm.module import AUTOENCODERS, SCLDMModule
 
 from ._autoencoders import CodebookMixin, build_autoencoder
-from ._choices import chosen, positive, share, weight
+from ._choices import chosen, flag, positive, share, weight
 from ._distillation import DistillationMixin
 from ._editing import EditingMixin
 from ._fates import FatesMixin
@@ -196,6 +196,8 @@ class SCLDM(
             if name in module_kwargs:
                 raise TypeError(f"`{name}` cannot be set: latents are normal, sizes observed.")
         super().__init__(adata, registry)
+        chosen("autoencoder", autoencoder, AUTOENCODERS)
+        chosen("dispersion", dispersion, DISPERSIONS)
         self.recipe = Recipe.for_cells(self.summary_stats["n_cells"])
         n_latent = positive("n_latent", n_latent, self.recipe.n_latent)
         n_hidden = positive("n_hidden", n_hidden, self.recipe.n_hidden)
@@ -217,7 +219,7 @@ class SCLDM(
             n_layers=n_layers,
             dropout_rate=dropout_rate,
             gene_likelihood=chosen("gene_likelihood", gene_likelihood, LIKELIHOODS),
-            dispersion=chosen("dispersion", dispersion, DISPERSIONS),
+            dispersion=dispersion,
             **module_kwargs,
         )
         diffusion = build_diffusion(
@@ -240,7 +242,7 @@ class SCLDM(
                 "ema_decay": ema_decay,
             },
         )
-        if compile_network:
+        if flag("compile_network", compile_network):
             compiled(diffusion)
         self.module = SCLDMModule(
             stage_1,

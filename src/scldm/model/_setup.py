@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from functools import partial
+from numbers import Real
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from scvi.data.fields import BaseAnnDataField
 
 from ._array_fields import CoordinatesField, VectorField
+from ._choices import names_by, text
 from ._embeddings import EmbeddingsField
 from ._fields import (
     CategoricalCovariatesField,
@@ -23,7 +27,7 @@ from ._gene_sets import GeneSetsField
 from ._keys import KEYS
 from ._perturbations import members
 
-__all__ = ["condition_fields", "setup_fields"]
+__all__ = ["check_setup", "condition_fields", "setup_fields"]
 
 _WITH_EMBEDDINGS = {
     "cell_type": KEYS.CELL_TYPE_EMBEDDINGS,
@@ -46,22 +50,21 @@ def setup_fields(
     Raises
     ------
     TypeError, ValueError
-        As :func:`condition_fields`.
+        As :func:`check_setup` and :func:`condition_fields`.
     """
+    check_setup(setup, reserved_names)
     fields = [
         CountsField(KEYS.COUNTS, setup["layer"]),
         LibrarySizeField(KEYS.LIBRARY_SIZE, setup["library_size_key"], "library_size_key"),
-        *condition_fields(setup, reserved_names),
+        *condition_fields(setup),
     ]
     if setup["gene_sets_key"] is not None:
         fields.append(GeneSetsField(setup["gene_sets_key"], setup["layer"]))
     return fields
 
 
-def condition_fields(
-    setup: Mapping[str, Any], reserved_names: Collection[str]
-) -> list[BaseAnnDataField]:
-    """Return the fields of what cells depend on.
+def check_setup(setup: Mapping[str, Any], reserved_names: Collection[str]) -> None:
+    """Check that the arguments of a setup are of the right types, before data are looked at.
 
     Parameters
     ----------
@@ -73,17 +76,39 @@ def condition_fields(
     TypeError
         If an argument has the wrong type.
     ValueError
-        If covariates collide, a separator is empty, or embeddings are for something that has
-        none.
+        If covariates collide or a separator is empty.
     """
-    _check_covariate_names(
-        reserved_names,
-        setup["categorical_covariate_keys"],
-        setup["continuous_covariate_keys"],
-    )
+    for argument, value in setup.items():
+        if argument == "layer" or argument.endswith(("_layer", "_key")):
+            text(argument, value, required=argument == "protein_expression_obsm_key")
+        elif argument in ("embeddings", "measured_keys", "modalities"):
+            names_by(argument, value)
+    control = setup["control_label"]
+    if not isinstance(control, str | Real | np.bool_):
+        raise TypeError(
+            f"`control_label` is a {type(control).__name__}, but must be a label of a column."
+        )
     separator = setup["perturbation_separator"]
     if not isinstance(separator, str) or not separator:
         raise ValueError(f"`perturbation_separator={separator!r}` must be text, and not empty.")
+    seen: set[str] = set()
+    for argument in ("categorical_covariate_keys", "continuous_covariate_keys"):
+        _check_covariates(argument, setup[argument], reserved_names, seen)
+
+
+def condition_fields(setup: Mapping[str, Any]) -> list[BaseAnnDataField]:
+    """Return the fields of what cells depend on.
+
+    Parameters
+    ----------
+    setup
+        As in :func:`setup_fields`.
+
+    Raises
+    ------
+    ValueError
+        If embeddings are for something that has none.
+    """
     perturbation = setup["perturbation_key"]
     control = setup["control_label"] if perturbation is not None else None
     fields = [
@@ -108,14 +133,8 @@ def condition_fields(
 
 
 def _embeddings_fields(setup: Mapping[str, Any]) -> list[EmbeddingsField]:
-    embeddings = {} if setup["embeddings"] is None else setup["embeddings"]
-    if not isinstance(embeddings, Mapping):
-        raise TypeError(
-            f"`embeddings` is a {type(embeddings).__name__}, but must map conditions to keys of "
-            "`adata.uns`."
-        )
     fields = []
-    for name, key in embeddings.items():
+    for name, key in (setup["embeddings"] or {}).items():
         if name not in _WITH_EMBEDDINGS:
             raise ValueError(
                 f"`embeddings` has {name!r}, but allowed are {list(_WITH_EMBEDDINGS)}. Batch and "
@@ -135,19 +154,19 @@ def _members(name: str, control: Any, separator: str, label: Any) -> list[str]:
     return members(label, str(control), separator) if name == "perturbation" else [label]
 
 
-def _check_covariate_names(taken: Collection[str], *covariates: list[str] | None) -> None:
-    seen: set[str] = set()
-    for keys in covariates:
-        if isinstance(keys, str):
-            raise TypeError(f"Covariate keys must be a list of columns, not the text {keys!r}.")
-        for key in keys or []:
-            if not isinstance(key, str):
-                raise TypeError(f"The covariate key {key!r} is not text.")
-            if key in seen:
-                raise ValueError(f"The covariate {key!r} is given twice.")
-            seen.add(key)
-            if key in taken:
-                raise ValueError(
-                    f"The covariate {key!r} has the name of an argument of `generate`. "
-                    f"Rename the column; taken are {sorted(taken)}."
-                )
+def _check_covariates(argument: str, keys: Any, taken: Collection[str], seen: set[str]) -> None:
+    if keys is None:
+        return
+    if not isinstance(keys, list | tuple | pd.Index):
+        raise TypeError(f"`{argument}` is a {type(keys).__name__}, but must be a list of columns.")
+    for key in keys:
+        if not isinstance(key, str):
+            raise TypeError(f"`{argument}` has {key!r}, which is not text.")
+        if key in seen:
+            raise ValueError(f"`{argument}`: the covariate {key!r} is given twice.")
+        seen.add(key)
+        if key in taken:
+            raise ValueError(
+                f"`{argument}`: the covariate {key!r} has the name of an argument of `generate`. "
+                f"Rename the column; taken are {sorted(taken)}."
+            )

@@ -17,9 +17,9 @@ from scldm.diffusion import Sampler
 from ._array_conditions import Vector
 from ._blocks import Stream, resolved_seed
 from ._cells import Cells, encoded, selected
-from ._choices import chosen, positive, weight
+from ._choices import chosen, flag, positive
 from ._generation import from_array
-from ._order import checked_sampler
+from ._order import checked_sampler, joint_scale
 from ._provenance import provenance, recorded
 from ._request import Request, changed
 from ._spatial_methods import SPATIAL_METHODS, SpatialJob, SpatialMethod
@@ -126,8 +126,9 @@ class SpatialMixin(SpatialTrainingMixin):
             raise ValueError(f"The columns {taken} of `obs` are needed for the result.")
         n_samples = positive("n_samples", n_samples)
         batch_size = positive("batch_size", batch_size)
+        return_mean = flag("return_mean", return_mean)
         rule, n_steps = checked_sampler(sampler, steps, 0)
-        guidance_scale = weight("guidance_scale", guidance_scale)
+        guidance_scale = joint_scale(guidance_scale)
         if not way.samples and (steps is not None or sampler != "heun" or guidance_scale != 1):
             raise ValueError(
                 f"`sampler`, `steps` and `guidance_scale` have no meaning for `method={method!r}`."

@@ -19,6 +19,7 @@ from scldm.module import ASKED, PRESENT, counts_key, given_key
 from scldm.train import Latents
 
 from ._blocks import BLOCK_SIZE, Stream, blocks, generator
+from ._cells import kept_randomness
 from ._fields import shortened
 from ._modalities import FEATURES, Joined
 from ._request import put_in
@@ -84,7 +85,8 @@ class TasksMixin:
             for name in self.modalities:
                 x = dense(adata.obsm[name][rows]) if name in known else np.zeros((len(own), 1))
                 tensors[counts_key(name)] = torch.from_numpy(x.astype(np.float32)).to(self.device)
-            parts.append([part.cpu() for part in self.module.autoencoder.encode(tensors)])
+            with kept_randomness(self.device):
+                parts.append([part.cpu() for part in self.module.autoencoder.encode(tensors)])
         mean, variance, log_size = (torch.cat(part) for part in zip(*parts, strict=True))
         return Latents(mean, variance, log_size, {})
 

@@ -13,7 +13,7 @@ from scldm.diffusion import Sampler
 
 from ._blocks import Stream, blocks, resolved_seed
 from ._cells import Cells, encoded, selected, without_scores
-from ._choices import chosen, positive
+from ._choices import chosen, flag, positive
 from ._conditions import Number
 from ._editing import deterministic
 from ._generation import from_array
@@ -106,6 +106,7 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
             raise ValueError(f"The columns {taken} of `obs` are needed for the result.")
         n_samples = positive("n_samples", n_samples)
         batch_size = positive("batch_size", batch_size)
+        return_mean = flag("return_mean", return_mean)
         rule, n_steps = deterministic(sampler, steps, default=None)
         when = _checked_times(times, condition)
         cells = self._cells_at_start(adata, indices, condition)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,15 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
+from scldm._randomness import kept_choices
 from scldm.diffusion import Sampler
 from scldm.module import ASKED
 
 from ._blocks import resolved_seed
-from ._choices import chosen, positive, weight
+from ._choices import chosen, flag, positive
 from ._joint_generation import joint_sampler
 from ._modalities import FEATURES
-from ._order import name_of
+from ._order import joint_scale, name_of
 from ._provenance import provenance, recorded
 from ._tasks import TasksMixin, dense
 
@@ -89,7 +90,10 @@ class TranslationMixin(TasksMixin):
         targets = self._checked_modalities("target", target)
         sources = self._checked_sources(data, source, targets)
         n_samples = positive("n_samples", n_samples)
-        guidance_scale = weight("guidance_scale", guidance_scale)
+        batch_size = positive("batch_size", batch_size)
+        return_mean = flag("return_mean", return_mean)
+        show_progress = flag("show_progress", show_progress)
+        guidance_scale = joint_scale(guidance_scale)
         rule, n_steps = joint_sampler(sampler, steps)
         seed = resolved_seed(seed)
         cells = self._joined(data, sources)
@@ -170,8 +174,10 @@ class TranslationMixin(TasksMixin):
         """
         self._require("diffusion")
         rule, n_steps = joint_sampler(sampler, steps)
-        seed = resolved_seed(seed)
+        return_mean = flag("return_mean", return_mean)
         n_samples = positive("n_samples", n_samples) if return_mean else 1
+        batch_size = positive("batch_size", batch_size)
+        seed = resolved_seed(seed)
         cells = self._joined(data, self.modalities)
         task = self._task(cells, self.modalities, self.modalities, conditions)
         absent = task.encoded[ASKED].astype(bool)
@@ -210,7 +216,13 @@ class TranslationMixin(TasksMixin):
         return filled
 
     def _checked_modalities(self, argument: str, names: str | Sequence[str]) -> list[str]:
-        listed = [names] if isinstance(names, str) else list(names)
+        if isinstance(names, Iterable) and getattr(names, "ndim", 1) == 1:
+            listed = [names] if isinstance(names, str) else list(names)
+        else:
+            raise TypeError(
+                f"`{argument}` is a {type(names).__name__}, but must name one modality or a list of "
+                f"them. Known: {self.modalities}."
+            )
         if not listed:
             raise ValueError(f"`{argument}` is empty. Known: {self.modalities}.")
         for name in listed:
@@ -239,7 +251,8 @@ class TranslationMixin(TasksMixin):
             (new,) = parts.values()
         else:
             mods = getattr(self.layout, "mods", {name: name for name in parts})
-            new = MuData({mods[name]: part for name, part in parts.items()})
+            with kept_choices():
+                new = MuData({mods[name]: part for name, part in parts.items()})
         new.obs = obs.obs
         for key in obs.obsm:
             new.obsm[key] = obs.obsm[key]
