@@ -40,7 +40,8 @@ def shared_rows(
     if idle or t.stride() != (0,) or n <= _FEWEST:
         return None
     place: dict[bytes, int] = {}
-    rows, first = [], []
+    rows: list[int] = []
+    first: list[int] = []
     for i, key in enumerate(_keys(conditions or {}, n)):
         at = place.setdefault(key, len(place))
         if at == len(first):
