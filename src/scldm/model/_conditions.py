@@ -55,9 +55,12 @@ class Condition(ABC):
     stays_free
         Whether cells have no value of it unless one is asked for, in place of one that is drawn
         from the training cells.
+    entries
+        Names that have a vector each in its embedder, in the order of the vectors.
     """
 
     stays_free = False
+    entries: Sequence[Any] = ()
 
     def __init__(self, name: str, in_decoder: bool = False) -> None:
         self.name = name
@@ -195,6 +198,7 @@ class Category(Condition):
         self.allowed = [*self.observed, *further]
         # those of the data come first, so that their codes are the registry's
         self.categories = [*self.registered, *(c for c in further if c not in self.registered)]
+        self.entries = self.categories
 
     def _with_vectors_only(self) -> list[str]:
         """Return names that have a vector and no cell; a column of numbers has no such names."""

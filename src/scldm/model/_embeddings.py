@@ -80,6 +80,27 @@ class Embeddings:
             raise ValueError(f"{what} has NaN or infinite values for {shortened(index[bad])}.")
         return cls(key, names, vectors)
 
+    def with_new(self, argument: str, table: Any) -> Embeddings:
+        """Return these vectors and those of further names in what may stand in ``uns``.
+
+        Raises
+        ------
+        ValueError
+            If vectors have another length, or as :meth:`from_user`.
+        """
+        if table is None:
+            return self
+        given = self.from_user(argument, self.key, table)
+        if given.vectors.shape[1] != self.vectors.shape[1]:
+            raise ValueError(
+                f"`embeddings[{argument!r}]`, `adata.uns[{self.key!r}]`, has vectors of length "
+                f"{given.vectors.shape[1]}, but the model was trained with vectors of length "
+                f"{self.vectors.shape[1]}."
+            )
+        at = [i for i, name in enumerate(given.names) if name not in self.names]
+        names = [*self.names, *(given.names[i] for i in at)]
+        return Embeddings(self.key, names, np.concatenate([self.vectors, given.vectors[at]]))
+
     def require(self, argument: str, names: Iterable[Any]) -> None:
         """Check that all of some names have a vector, or raise a ``ValueError``."""
         missing = sorted({str(name) for name in names} - set(self.names))
@@ -158,13 +179,26 @@ class EmbeddingsField(BaseAnnDataField):
     def register_field(self, adata: AnnData) -> dict:
         self.validate_field(adata)
         given = Embeddings.from_user(self.argument, self.attr_key, adata.uns[self.attr_key])
-        needed = {m for value in adata.obs[self.column].unique() for m in self.members(value)}
-        given.require(self.argument, needed)
+        given.require(self.argument, self._needed(adata))
         return {"names": given.names, "vectors": given.vectors}
 
-    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
-        """Return the state as it is: the vectors of the model are those it was trained with."""
-        return dict(state_registry)
+    def transfer_field(
+        self,
+        state_registry: dict,
+        adata_target: AnnData,
+        extend_categories: bool = False,
+        **kwargs: Any,
+    ) -> dict:
+        """Return the vectors that the model was trained with, and on request those of new names."""
+        if not extend_categories:
+            return dict(state_registry)
+        known = Embeddings(self.attr_key, state_registry["names"], state_registry["vectors"])
+        known = known.with_new(self.argument, adata_target.uns.get(self.attr_key))
+        known.require(self.argument, self._needed(adata_target))
+        return {"names": known.names, "vectors": known.vectors}
+
+    def _needed(self, adata: AnnData) -> set[str]:
+        return {m for value in adata.obs[self.column].unique() for m in self.members(value)}
 
     def get_summary_stats(self, state_registry: dict) -> dict:
         return {f"n_{self.registry_key}": len(state_registry["names"])}

@@ -79,6 +79,16 @@ def _observed(values: pd.Series) -> list:
     return list(values.astype("category").cat.remove_unused_categories().cat.categories)
 
 
+def _joined(before: list | None, own: list, extend: bool) -> list:
+    """Return the categories that cells of a model have, those of new cells after them on request.
+
+    The registry of an scvi-tools model does not say which cells had; then it is the new ones'.
+    """
+    if before is None:
+        return own
+    return [*before, *(c for c in own if c not in before)] if extend else before
+
+
 def _refuse_unknown(argument: str, column: str, values: pd.Series, known: list) -> None:
     unknown = sorted(set(values.unique()) - set(known), key=str)
     if unknown:
@@ -213,16 +223,15 @@ class CategoryField(CategoricalObsField):
         return state | {"observed": _observed(adata.obs[self._original_attr_key])}
 
     def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
-        kwargs["extend_categories"] = self.open_ended or kwargs.get("extend_categories", False)
+        extend = kwargs.get("extend_categories", False)
+        kwargs["extend_categories"] = self.open_ended or extend
         if self.user_key is not None and not kwargs["extend_categories"]:
             values = _require_category(adata_target, self.argument, self.user_key)
             known = list(state_registry[self.CATEGORICAL_MAPPING_KEY])
             _refuse_unknown(self.argument, self.user_key, values, known)
         state = super().transfer_field(state_registry, adata_target, **kwargs)
-        observed = state_registry.get("observed")
-        if observed is None:  # the registry of an scvi-tools model
-            observed = _observed(adata_target.obs[self._original_attr_key])
-        return state | {"observed": observed}
+        own = _observed(adata_target.obs[self._original_attr_key])
+        return state | {"observed": _joined(state_registry.get("observed"), own, extend)}
 
 
 class NumberField(NumericalObsField):
@@ -299,9 +308,12 @@ class CategoricalCovariatesField(CategoricalJointObsField):
                 list(state_registry[self.MAPPINGS_KEY][key]),
             )
         state = super().transfer_field(state_registry, adata_target, **kwargs)
-        observed = state_registry.get("observed")
-        if observed is None:
-            observed = {key: _observed(adata_target.obs[key]) for key in self.attr_keys}
+        before = state_registry.get("observed") or {}
+        extend = kwargs.get("extend_categories", False)
+        observed = {
+            key: _joined(before.get(key), _observed(adata_target.obs[key]), extend)
+            for key in self.attr_keys
+        }
         return state | {"observed": observed}
 
 

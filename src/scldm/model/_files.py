@@ -25,12 +25,14 @@ from scldm._version import __version__
 from ._choices import flag, place, text
 from ._plain import from_plain, to_plain
 
-__all__ = ["FilesMixin"]
+__all__ = ["MODEL_FILE", "FilesMixin"]
 
 FORMAT = 6
 """Version of the layout of a saved model; raised when older code could not read a newer file."""
 
-_MODEL_FILE = "model.pt"
+MODEL_FILE = "model.pt"
+"""Name of the file of a model, after its prefix, in its directory."""
+
 _MOST_DEVICES = 1024
 _READERS = {"adata.h5ad": anndata.read_h5ad, "mdata.h5mu": mudata.read_h5mu}
 """Files of data beside a model, named as scvi-tools names them."""
@@ -91,7 +93,7 @@ class FilesMixin:
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True)
-            _write_model(content, partial / f"{prefix}{_MODEL_FILE}")
+            _write_model(content, partial / f"{prefix}{MODEL_FILE}")
             if save_anndata:
                 self._write_data(partial, prefix, **anndata_write_kwargs)
             target.mkdir(exist_ok=True)
@@ -150,15 +152,14 @@ class FilesMixin:
                 "model, or False for none."
             )
         torch_device = _checked_device(accelerator, device)
-        path = folder / f"{prefix}{_MODEL_FILE}"
+        path = folder / f"{prefix}{MODEL_FILE}"
         if not path.is_file():
             raise FileNotFoundError(
                 f"`dir_path={str(dir_path)!r}`, `prefix={prefix!r}`: there is no saved model at "
                 f"{str(path)!r}."
             )
         attributes, state = cls._from_file(path)
-        registry = attributes.pop("registry_")
-        init_params = attributes.pop("init_params_")
+        registry = attributes["registry_"]
         if adata is None:
             adata = _saved_data(folder, prefix)
         if adata is False:
@@ -166,15 +167,21 @@ class FilesMixin:
         else:
             setup = getattr(cls, registry["setup_method_name"])
             setup(adata, source_registry=registry, **registry["setup_args"])
-        # where a model is loaded there may be no compiler
-        init_params["non_kwargs"]["compile_network"] = False
-        kwargs = {**init_params["non_kwargs"], **init_params["kwargs"].get("module_kwargs", {})}
-        model = cast(Any, cls)(adata, registry=registry, **kwargs)
+        model = cls._built_as(attributes, adata)
         model._set_state(attributes, state, path)
         model._loaded_without_data = adata is None
         model.to_device(torch_device)
         model.module.eval()
         return model
+
+    @classmethod
+    def _built_as(cls, attributes: dict[str, Any], adata: Any) -> Self:
+        """Return an untrained model built as a saved one, on registered data or on none."""
+        registry, arguments = attributes.pop("registry_"), attributes.pop("init_params_")
+        # where a model is loaded there may be no compiler
+        arguments["non_kwargs"]["compile_network"] = False
+        kwargs = {**arguments["non_kwargs"], **arguments["kwargs"].get("module_kwargs", {})}
+        return cast(Any, cls)(adata, registry=registry, **kwargs)
 
     def _set_state(
         self, attributes: dict[str, Any], state: dict[str, torch.Tensor], path: Path
@@ -192,7 +199,7 @@ class FilesMixin:
 
     def _restore(self, folder: Path) -> None:
         """Become what was saved from a model of the same arguments and data."""
-        path = folder / _MODEL_FILE
+        path = folder / MODEL_FILE
         attributes, state = self._from_file(path)
         # whether the network is compiled is this process's own choice
         del attributes["registry_"], attributes["init_params_"]

@@ -25,6 +25,7 @@ from scldm.train import Latents
 
 from ._choices import chosen, flag, positive, share, weight
 from ._files import FilesMixin
+from ._hub import HubMixin
 from ._joint_generation import JointGenerationMixin
 from ._keys import KEYS
 from ._layouts import layout_of
@@ -48,6 +49,7 @@ class MultiLDM(
     ModalityReadingMixin,
     JointGenerationMixin,
     FilesMixin,
+    HubMixin,
     TrainingMixin,
     BaseModelClass,
 ):

@@ -67,7 +67,7 @@ class PerturbationSet(Condition):
         if embeddings is not None:
             # a name that reads as a combination cannot be told from one
             items |= {name for name in embeddings.names if self.members_of(name) == [name]}
-        self.items = sorted(items)
+        self.items = self.entries = sorted(items)
         self._codes = {item: i for i, item in enumerate(self.items)}
         self._known_sets = {
             frozenset(self.members_of(label)): label for label in self.labels[::-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["Recipe"]
 
@@ -46,6 +46,12 @@ class Recipe:
             # with more steps for the cells it has, the denoiser begins to recite them
             max_steps=int(max(600, min(4000, round(2.4 * n_cells)))),
         )
+
+    @classmethod
+    def for_query(cls, n_cells: int) -> Recipe:
+        """Return the settings for few cells that a trained model is adapted to."""
+        max_epochs = int(max(10, min(600, round(80_000 / n_cells))))
+        return replace(cls.for_cells(n_cells), max_epochs=max_epochs, max_steps=600)
 
     def kl_weight_of(self, autoencoder: str) -> float:
         """Return the weight of the KL term, or of the commitment that stands in its place."""

@@ -26,11 +26,13 @@ from ._from_scvi import FromSCVIMixin
 from ._gene_imputation import GeneImputationMixin
 from ._gene_sets import GeneSetsMixin
 from ._generation import GenerationMixin
+from ._hub import HubMixin
 from ._keys import KEYS
 from ._latents import LatentsMixin
 from ._likelihood import LikelihoodMixin
 from ._networks import build_diffusion, compiled
 from ._perturbing import PerturbingMixin
+from ._query import QueryMixin
 from ._reading import ReadingMixin
 from ._recipe import Recipe
 from ._registered import conditions_from_registry
@@ -38,7 +40,6 @@ from ._resolution import ResolutionMixin
 from ._screening import ScreeningMixin
 from ._setup import setup_fields
 from ._spatial import SpatialMixin
-from ._training import TrainingMixin
 from ._trajectories import TrajectoryMixin
 
 __all__ = ["SCLDM"]
@@ -49,6 +50,8 @@ DISPERSIONS = ("gene", "gene-batch", "gene-label", "gene-cell")
 
 class SCLDM(
     FilesMixin,
+    HubMixin,
+    QueryMixin,
     GenerationMixin,
     LatentsMixin,
     EditingMixin,
@@ -62,7 +65,6 @@ class SCLDM(
     LikelihoodMixin,
     ReadingMixin,
     DistillationMixin,
-    TrainingMixin,
     FineTuningMixin,
     CodebookMixin,
     GeneSetsMixin,
@@ -198,13 +200,13 @@ class SCLDM(
         super().__init__(adata, registry)
         chosen("autoencoder", autoencoder, AUTOENCODERS)
         chosen("dispersion", dispersion, DISPERSIONS)
-        self.recipe = Recipe.for_cells(self.summary_stats["n_cells"])
-        n_latent = positive("n_latent", n_latent, self.recipe.n_latent)
-        n_hidden = positive("n_hidden", n_hidden, self.recipe.n_hidden)
+        recipe = Recipe.for_cells(self.summary_stats["n_cells"])
+        n_latent = positive("n_latent", n_latent, recipe.n_latent)
+        n_hidden = positive("n_hidden", n_hidden, recipe.n_hidden)
         n_layers = positive("n_layers", n_layers)
-        dropout_rate = share("dropout_rate", dropout_rate, self.recipe.dropout_rate)
-        kl_weight = weight("kl_weight", kl_weight, self.recipe.kl_weight_of(autoencoder))
-        width = positive("width", width, self.recipe.width)
+        dropout_rate = share("dropout_rate", dropout_rate, recipe.dropout_rate)
+        kl_weight = weight("kl_weight", kl_weight, recipe.kl_weight_of(autoencoder))
+        width = positive("width", width, recipe.width)
         self.kl_weight = kl_weight
         self.adversarial_weight = weight("adversarial_weight", adversarial_weight)
         self.conditions = conditions_from_registry(self.registry_, dispersion == "gene-label")

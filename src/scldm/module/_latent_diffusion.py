@@ -59,6 +59,8 @@ class LatentDiffusion(nn.Module):
 
     Attributes
     ----------
+    keeps_scale
+        Whether shift and scale are those of a trained network, which further cells must not move.
     student
         A denoiser that takes :attr:`n_student_steps` steps where :attr:`averaged` takes many, or
         ``None`` before :meth:`add_student`.
@@ -96,6 +98,7 @@ class LatentDiffusion(nn.Module):
         self.ema_decay = ema_decay
         self.trained = NetworkDenoiser(network, schedule, parametrisation, n_dims, weight)
         self.averaged = deepcopy(self.trained).requires_grad_(False)
+        self.keeps_scale = False
         self.student: NetworkDenoiser | None = None
         self.n_student_steps = 0
         self.register_buffer("shift", torch.zeros(n_dims))
@@ -105,6 +108,8 @@ class LatentDiffusion(nn.Module):
     def fit_standardisation(self, mean: Tensor, variance: Tensor, log_library: Tensor) -> None:
         """Set shift and scale to the moments of latents drawn from the posteriors, and bounds.
 
+        Where :attr:`keeps_scale` is true, shift and scale stay and the bounds only become wider.
+
         Parameters
         ----------
         mean, variance
@@ -113,16 +118,26 @@ class LatentDiffusion(nn.Module):
             Log library sizes, ``(n, 1)``.
         """
         mean, variance, log_library = (x.to(self.shift) for x in (mean, variance, log_library))
-        within = torch.cat([variance.nanmean(0), torch.zeros_like(log_library[0])])
         x = torch.cat([mean, log_library], dim=1)
+        if self.keeps_scale:
+            low, high = self.trained.bounds
+            own = self._bounds_of(x)
+            self._set_bounds(torch.stack([own[0].minimum(low), own[1].maximum(high)]))
+            return
         self.shift.copy_(x.nanmean(0))
+        within = torch.cat([variance.nanmean(0), torch.zeros_like(log_library[0])])
         # a dimension without spread is left as it is
         spread = ((x - self.shift).square().nanmean(0) + within).sqrt()
         self.scale.copy_(torch.where(spread > 1e-6, spread, 1.0))
+        self._set_bounds(self._bounds_of(x))
+
+    def _bounds_of(self, x: Tensor) -> Tensor:
         x = ((x - self.shift) / self.scale).nan_to_num()
         # half as far again as any cell's mean on either side (a cell of few counts must not allow
         # one of ten times the depth), and never within the bulk of the posteriors
-        bounds = 1.5 * torch.stack([x.amin(0).clamp(max=-8 / 3), x.amax(0).clamp(min=8 / 3)])
+        return 1.5 * torch.stack([x.amin(0).clamp(max=-8 / 3), x.amax(0).clamp(min=8 / 3)])
+
+    def _set_bounds(self, bounds: Tensor) -> None:
         self.trained.bounds.copy_(bounds)
         self.averaged.bounds.copy_(bounds)
 

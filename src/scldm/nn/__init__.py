@@ -28,6 +28,7 @@ from ._gene_sets import GeneSetEmbedder
 from ._mlp import MLP
 from ._neighbourhood import NeighbourhoodEmbedder
 from ._unet import UNet
+from ._vectors import TableVectors, standardised
 
 BACKBONES: dict[str, type[Backbone]] = {"mlp": MLP, "dit": DiT, "unet": UNet}
 """Backbones by name."""
@@ -52,7 +53,9 @@ __all__ = [
     "SetEmbedder",
     "Signal",
     "Steered",
+    "TableVectors",
     "UNet",
     "VectorEmbedder",
     "drop_all",
+    "standardised",
 ]

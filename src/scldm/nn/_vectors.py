@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-__all__ = ["TableVectors", "vectors_for"]
+__all__ = ["TableVectors", "standardised", "vectors_for"]
 
 
 class TableVectors(nn.Module):
@@ -27,9 +27,7 @@ class TableVectors(nn.Module):
     def __init__(self, table: Tensor, width: int) -> None:
         super().__init__()
         table = table.detach().float()
-        spread = table.std(0, correction=0)
-        # a dimension without spread says nothing and becomes zero
-        self.register_buffer("table", (table - table.mean(0)) / spread.clamp_min(1e-8))
+        self.register_buffer("table", standardised(table, like=table))
         self.network = nn.Sequential(
             nn.Linear(table.shape[1], width), nn.SiLU(), nn.Linear(width, width)
         )
@@ -37,6 +35,13 @@ class TableVectors(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         """Map codes ``(...)`` to ``(..., width)``."""
         return self.network(self.table[codes])
+
+
+def standardised(table: Tensor, like: Tensor) -> Tensor:
+    """Return a table, ``(n_items, d)``, less the mean of another and over its spread."""
+    spread = like.std(0, correction=0)
+    # a dimension without spread says nothing and becomes zero
+    return (table - like.mean(0)) / spread.clamp_min(1e-8)
 
 
 def vectors_for(n_items: int, width: int, table: Tensor | None) -> nn.Module:

@@ -6,8 +6,10 @@ from ._checkpoint import EpochCheckpoint, random_state, set_random_state
 from ._disk import CellsOnDisk, DiskDataModule
 from ._distillation import DistillationPlan
 from ._fine_tuning import FineTuningPlan, JointDataModule
+from ._holding import HoldWeights
 from ._latents import LatentDataModule, Latents
 from ._plans import AutoencoderPlan, DiffusionPlan
+from ._rehearsal import Rehearsal
 from ._runner import StageRunner
 from ._spatial import ContextDataModule
 from ._transition import CellGroup, GroupDataModule, PairDataModule, TransitionPlan
@@ -25,11 +27,13 @@ __all__ = [
     "FineTuningPlan",
     "FiniteLoss",
     "GroupDataModule",
+    "HoldWeights",
     "JointDataModule",
     "LatentDataModule",
     "Latents",
     "OwnStreams",
     "PairDataModule",
+    "Rehearsal",
     "RestoreBest",
     "StageProgressBar",
     "StageRunner",

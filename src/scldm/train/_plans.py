@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,7 +14,12 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from scldm.module import CountAutoencoder, LatentDiffusion
 
+from ._rehearsal import Rehearsal
+
 __all__ = ["AutoencoderPlan", "DiffusionPlan", "networks_and_dispersion", "warm_up_and_cosine"]
+
+_REHEARSED = 128
+"""Cells that the model made before, in each minibatch."""
 
 
 def warm_up_and_cosine(
@@ -66,6 +72,8 @@ class AutoencoderPlan(TrainingPlan):
         Steps over which that weight grows from 0.
     weight_decay, eps
         Of AdamW.
+    rehearsal
+        Cells that the model made before, whose counts its decoder is to go on giving.
     """
 
     module: CountAutoencoder
@@ -80,6 +88,7 @@ class AutoencoderPlan(TrainingPlan):
         n_steps_kl_warmup: int = 400,
         weight_decay: float = 1e-6,
         eps: float = 0.01,
+        rehearsal: Rehearsal | None = None,
     ) -> None:
         super().__init__(
             module,
@@ -90,8 +99,17 @@ class AutoencoderPlan(TrainingPlan):
             weight_decay=weight_decay,
             eps=eps,
         )
+        self.rehearsal = rehearsal
         by_kind = 3e-3 if module.dispersion == "gene-cell" else 3e-2
         self.dispersion_lr = by_kind if dispersion_lr is None else dispersion_lr
+
+    def forward(self, batch: dict[str, Tensor], **kwargs: Any) -> Any:
+        """Run the autoencoder and, in training, add the loss on cells that it made before."""
+        inference, generative, loss = super().forward(batch, **kwargs)
+        if self.rehearsal is not None and self.training:
+            further = self.rehearsal.decoding_loss(self.module, _REHEARSED)
+            loss = replace(loss, loss=loss.loss + further)
+        return inference, generative, loss
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return one group for the networks and one for the dispersions."""
@@ -123,6 +141,8 @@ class DiffusionPlan(pl.LightningModule):
         Of AdamW.
     name
         Of the stage, for the names of its losses.
+    rehearsal
+        Cells that the model made before, whose latents it is to go on making.
     """
 
     def __init__(
@@ -132,8 +152,10 @@ class DiffusionPlan(pl.LightningModule):
         lr: float = 1e-3,
         weight_decay: float = 1e-2,
         name: str = "diffusion",
+        rehearsal: Rehearsal | None = None,
     ) -> None:
         super().__init__()
+        self.rehearsal = rehearsal
         self.diffusion = diffusion
         self.stage_name = name
         self.lr = lr
@@ -150,6 +172,8 @@ class DiffusionPlan(pl.LightningModule):
         x_0 = self._draw(minibatch, None)
         loss = self.diffusion.loss(x_0, minibatch["conditions"]).mean()
         self._log(f"{self.stage_name}_loss_train", loss, len(x_0))
+        if self.rehearsal is not None:
+            loss = loss + self.rehearsal.diffusion_loss(self.diffusion, _REHEARSED)
         return loss
 
     def on_train_batch_end(self, *args: Any) -> None:
