@@ -332,3 +332,49 @@ def of_several(multi):
 def test_several_modalities(multi, method, data):
     call = of_several(multi)[method]
     check(call, call.spoilt(data))
+
+
+# what slipped through once, as so few examples may not find it again
+SLIPS = [
+    ("setup_anndata", "layer", ["counts"]),
+    ("setup_anndata", "control_label", ["control", "KLF1"]),
+    ("setup_anndata", "categorical_covariate_keys", 1),
+    ("setup_mudata", "measured_keys", 1),
+    ("setup_mudata", "embeddings", "vectors"),
+    ("SCLDM", "dispersion", np.array(["gene", "gene"])),
+    ("SCLDM", "compile_network", "no"),
+    ("SCLDM", "depth", 2**31),
+    ("SCLDM", "backbone_kwargs", {"dropout_rate": "high"}),
+    ("generate", "n_cells", 10**30),
+    ("generate", "seed", 2**64),
+    ("generate", "sampler", np.zeros(2)),
+    ("generate", "guidance_scale", 1e300),
+    ("generate", "show_progress", np.zeros(2)),
+    ("generate", "cell_type", torch.zeros(2, 3)),
+    ("generate", "time", 1e300),
+    ("generate", "spatial", [1e300, 0.0]),
+    ("generate", "out", 3),
+    ("predict_perturbation", "return_mean", "no"),
+    ("predict_trajectory", "indices", [1, [2, 3]]),
+    ("impute_region", "guidance_scale", 1e300),
+    ("load", "device", -1),
+    ("load", "prefix", "no/such/"),
+    ("translate", "source", 3),
+    ("translate", "data", {}),
+    ("translate", "return_mean", "no"),
+]
+
+
+@pytest.mark.parametrize(("method", "argument", "value"), SLIPS, ids=lambda x: str(x)[:30])
+def test_what_slipped_through_once(model, multi, tmp_path, method, argument, value):
+    calls = {
+        "setup_anndata": setup_of_one,
+        "setup_mudata": setup_of_several,
+        "SCLDM": building,
+        "generate": lambda: generation(model),
+        "load": lambda: loading(tmp_path),
+        "translate": lambda: of_several(multi)["translate"],
+    }
+    call = calls[method]() if method in calls else predictions(model)[method]
+    with pytest.raises((TypeError, ValueError), match=rf"[`'\"]{argument}\b"):
+        call.make(**{**call.works, argument: value})

@@ -3,12 +3,14 @@
 import random
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import numpy as np
 import pytest
 import torch
 
 import scldm
+from scldm.model._cells import kept_randomness
 
 from .conftest import cells, several
 
@@ -110,3 +112,27 @@ def test_threads_do_not_disturb_each_other(model, multi, three):
     for apart, beside in zip(alone, together, strict=True):
         for a, b in zip(apart, beside, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_one_thread_at_a_time_takes_the_random_state():
+    """Else the one that leaves last puts back what the other had drawn by then."""
+    first_in, first_out = Event(), Event()
+
+    def first():
+        with kept_randomness(torch.device("cpu")):
+            torch.rand(1)
+            first_in.set()
+            # time for the second to come in, if it could
+            first_out.wait(0.5)
+        first_out.set()
+
+    def second():
+        first_in.wait()
+        with kept_randomness(torch.device("cpu")):
+            first_out.wait()
+
+    before = state()
+    with ThreadPoolExecutor(2) as pool:
+        for job in [pool.submit(first), pool.submit(second)]:
+            job.result()
+    assert state() == before
