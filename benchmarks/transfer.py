@@ -37,7 +37,9 @@ LABEL, BATCH = "cell_type", "batch"
 OLD_BATCH, NEW_BATCH = "10x Chromium (v2)", "10x Chromium (v3)"
 NEW_TYPE = "CD16+ monocyte"
 TASKS = {"batch": (BATCH, NEW_BATCH), "type": (LABEL, NEW_TYPE)}
-SIZES = (50, 200)
+SIZES = {"batch": (50, 200), "type": (20, 50)}
+"""Numbers of new cells; the data have some 120 of the type to train on."""
+
 PARTS = ("encoder", "decoder", "denoiser", "conditions")
 METRICS = ["energy", "w2", "auc_genes"]
 MOST = 700
@@ -52,7 +54,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--quick", action="store_true", help="one seed, 200 cells")
+    parser.add_argument(
+        "--quick", action="store_true", help="one seed, the larger number of cells"
+    )
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -60,7 +64,7 @@ def main() -> None:
     for seed in [0] if args.quick else args.seeds:
         for task in args.tasks:
             job = Job(args.data / f"{DATA}.h5ad", task, seed, args.out / "cells" / "transfer")
-            for n in [200] if args.quick else SIZES:
+            for n in SIZES[task][-1:] if args.quick else SIZES[task]:
                 job.finish(results, n)
     report(results, args.out / "transfer.md")
 
@@ -104,7 +108,8 @@ class Job:
     def finish(self, results: Results, n: int) -> None:
         """Add the rows of a number of new cells, unless they are there."""
         key = {"task": self.task, "cells": n, "seed": self.seed}
-        if results.has(**key):
+        # the old ones are judged last
+        if results.has(**key, judged="old"):
             return
         new = self._part(self.train, True)
         rows = np.random.default_rng(self.seed).permutation(new.n_obs)
