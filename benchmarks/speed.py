@@ -148,7 +148,7 @@ def measured(path: Path, seed: int) -> dict[str, float]:
     }
     turns = [{name: timed(work) for name, work in sampling.items()} for _ in range(TURNS)]
     for name in sampling:
-        row[f"{name}_wall"], row[f"{name}_cpu"] = np.median([t[name] for t in turns], axis=0)
+        row[f"{name}_wall"], row[f"{name}_cpu"] = np.median([t[name] for t in turns], 0).tolist()
     for clock in ("wall", "cpu"):
         row[f"train_{clock}"] = row[f"stage_1_{clock}"] + row[f"stage_2_{clock}"]
     return row
