@@ -99,7 +99,10 @@ def check(call: Call, spoilt: dict[str, Any]) -> None:
         if isinstance(error, OSError):
             assert type(error).__name__ in PLACES, repr(error)
         words = str(error)
-        named = [name for name in spoilt if re.search(rf"[`'\"]{re.escape(name)}\b", words)]
+        within = [str(key) for x in spoilt.values() if isinstance(x, dict) for key in x]
+        named = [
+            name for name in [*spoilt, *within] if re.search(rf"[`'\"]{re.escape(name)}\b", words)
+        ]
         assert named, f"{spoilt} gave {type(error).__name__}, which names none of them: {words}"
 
 
@@ -359,6 +362,13 @@ SLIPS = [
     ("impute_region", "guidance_scale", 1e300),
     ("load", "device", -1),
     ("load", "prefix", "no/such/"),
+    ("train_autoencoder", "batch_size", 1),
+    ("train_autoencoder", "train_size", 1e-300),
+    ("train_autoencoder", "validation_size", "a tenth"),
+    ("train_diffusion", "plan_kwargs", {"lr": "high"}),
+    ("train_trajectory", "within", 1),
+    ("train_spatial", "section", np.zeros(2)),
+    ("train", "diffusion_kwargs", [1]),
     ("translate", "source", 3),
     ("translate", "data", {}),
     ("translate", "return_mean", "no"),
@@ -375,6 +385,9 @@ def test_what_slipped_through_once(model, multi, tmp_path, method, argument, val
         "load": lambda: loading(tmp_path),
         "translate": lambda: of_several(multi)["translate"],
     }
-    call = calls[method]() if method in calls else predictions(model)[method]
+    if method.startswith("train"):
+        call = training(model, method.removeprefix("train"))
+    else:
+        call = calls[method]() if method in calls else predictions(model)[method]
     with pytest.raises((TypeError, ValueError), match=rf"[`'\"]{argument}\b"):
         call.make(**{**call.works, argument: value})

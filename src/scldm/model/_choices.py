@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from ._fields import shortened
 
-__all__ = ["chosen", "flag", "names_by", "place", "positive", "share", "text", "weight"]
+__all__ = ["chosen", "flag", "listed", "names_by", "place", "positive", "share", "text", "weight"]
 
 _MOST = 2**31 - 1
 """The largest whole number that is taken; sparse matrices and tensors count rows in 31 bits."""
@@ -89,6 +89,23 @@ def flag(argument: str, value: Any) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise ValueError(f"`{argument}={value!r}` must be True or False.")
     return bool(value)
+
+
+def listed(argument: str, names: Any) -> list[Any]:
+    """Return one name, or several, as a list.
+
+    Raises
+    ------
+    TypeError
+        If it is neither text nor a list of things.
+    """
+    if isinstance(names, str):
+        return [names]
+    if not isinstance(names, Iterable) or getattr(names, "ndim", 1) != 1:
+        raise TypeError(
+            f"`{argument}` is a {type(names).__name__}, but must be a name or a list of names."
+        )
+    return list(names)
 
 
 def text(argument: str, value: Any, required: bool = False) -> str | None:

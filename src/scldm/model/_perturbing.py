@@ -33,6 +33,7 @@ from ._provenance import provenance, recorded
 from ._request import Request, changed
 from ._shifts import Shifts
 from ._training import STEPS_PER_EPOCH
+from ._training_options import plan_options
 
 __all__ = ["PerturbingMixin"]
 
@@ -99,6 +100,7 @@ class PerturbingMixin:
             )
         perturbation = self._perturbation_condition()
         max_steps = positive("max_steps", max_steps, _MAX_STEPS)
+        plan_kwargs = plan_options(TransitionPlan, plan_kwargs, ("coupling", "name"))
         rule = chosen("coupling", coupling, COUPLINGS)()
         adata = self._adata_manager_or_raise().adata
         self.training_frame_ = self._read_conditions(adata)
@@ -125,7 +127,7 @@ class PerturbingMixin:
         )
         self._run_transition(
             "Perturbation",
-            TransitionPlan(model, rule, name="perturbation", **(plan_kwargs or {})),
+            TransitionPlan(model, rule, name="perturbation", **plan_kwargs),
             data,
             max_steps,
             accelerator=accelerator,

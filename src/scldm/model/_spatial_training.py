@@ -17,11 +17,12 @@ from scldm.train import ContextDataModule, DiffusionPlan, Latents
 
 from ._array_conditions import Coordinates
 from ._blocks import resolved_seed
-from ._choices import chosen, positive
+from ._choices import chosen, flag, positive
 from ._conditions import Category, Condition, Number
 from ._perturbations import PerturbationSet
 from ._tissue import Finder, Places, Tissue
 from ._training import STEPS_PER_EPOCH
+from ._training_options import plan_options
 
 __all__ = ["SpatialTrainingMixin", "Surroundings"]
 
@@ -121,6 +122,10 @@ class SpatialTrainingMixin:
         condition = self._spatial_condition()
         name = self._section_of_cells(section, len(condition.mean))
         max_steps = positive("max_steps", max_steps, _MAX_STEPS)
+        plan_kwargs = plan_options(DiffusionPlan, plan_kwargs, ("coupling", "name"))
+        early_stopping = flag("early_stopping", early_stopping)
+        if stacked is not None:
+            flag("stacked", stacked)
         if stacked and len(condition.mean) != 3:
             raise ValueError("`stacked=True` needs coordinates in three dimensions.")
         adata = self._adata_manager_or_raise().adata
@@ -141,7 +146,7 @@ class SpatialTrainingMixin:
         with self._in_place_of("spatial", model):
             self._run_stage(
                 "Space",
-                DiffusionPlan(model, name="spatial", **(plan_kwargs or {})),
+                DiffusionPlan(model, name="spatial", **plan_kwargs),
                 data,
                 -(-max_steps // steps_per_epoch),
                 monitor="spatial_loss_validation" if early_stopping and data.n_val else None,
@@ -228,7 +233,7 @@ class SpatialTrainingMixin:
         """Return the condition that tells sections apart, if any."""
         known = {c.name: c for c in self.conditions if isinstance(c, Category)}
         known.pop("cell_type", None)
-        if section == "auto":
+        if isinstance(section, str) and section == "auto":
             section = "batch" if "batch" in known and n_dims == 2 else None
         if section is None:
             return None

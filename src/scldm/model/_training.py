@@ -25,14 +25,15 @@ from scldm.train import (
     StageRunner,
 )
 
-from ._choices import positive, weight
+from ._choices import flag, positive, weight
 from ._loading import LoadingMixin
+from ._training_options import check_split, options, plan_options
 from ._training_run import TrainingRun
 
 __all__ = ["STEPS_PER_EPOCH", "TrainingMixin"]
 
 STEPS_PER_EPOCH = 200
-_FEWEST_CELLS = 10
+_FEWEST_CELLS, _FEWEST_AT_A_TIME = 10, 2
 _PLAIN_DDP = ("ddp", "ddp_spawn", "ddp_fork", "ddp_notebook")
 
 
@@ -118,6 +119,7 @@ class TrainingMixin(LoadingMixin):
                 f"`strategy={trainer_kwargs['strategy']!r}`: all processes must draw the same split of cells. "
                 "Set `scvi.settings.seed` before the model is made."
             )
+        early_stopping = flag("early_stopping", early_stopping)
         shared = {
             "accelerator": accelerator,
             "devices": devices,
@@ -131,18 +133,18 @@ class TrainingMixin(LoadingMixin):
             "batch_size": batch_size,
         }
         own = {
-            "autoencoder": autoencoder_kwargs,
-            "diffusion": diffusion_kwargs,
-            "perturbation": perturbation_kwargs,
-            "trajectory": trajectory_kwargs,
-            "spatial": spatial_kwargs,
+            "autoencoder": options("autoencoder_kwargs", autoencoder_kwargs),
+            "diffusion": options("diffusion_kwargs", diffusion_kwargs),
+            "perturbation": options("perturbation_kwargs", perturbation_kwargs),
+            "trajectory": options("trajectory_kwargs", trajectory_kwargs),
+            "spatial": options("spatial_kwargs", spatial_kwargs),
         }
         run = self._run_of(
             {**first, "max_steps": max_steps, **shared, **own}, checkpoint_dir, checkpoint_interval
         )
 
         def stage(name: str, train: Callable[..., None], **kwargs: Any) -> None:
-            run(name, train, **{**kwargs, **shared, **(own[name] or {})})
+            run(name, train, **{**kwargs, **shared, **own[name]})
 
         stage("autoencoder", self.train_autoencoder, **first)
         stage("diffusion", self.train_diffusion, max_steps=max_steps)
@@ -190,6 +192,16 @@ class TrainingMixin(LoadingMixin):
             For Lightning's trainer.
         """
         max_epochs = positive("max_epochs", max_epochs, self.recipe.max_epochs)
+        batch_size = positive("batch_size", batch_size)
+        early_stopping = flag("early_stopping", early_stopping)
+        if batch_size < _FEWEST_AT_A_TIME:
+            raise ValueError(
+                f"`batch_size={batch_size}`: stage 1 normalises over the cells of a minibatch and needs "
+                f"{_FEWEST_AT_A_TIME} or more."
+            )
+        check_split(train_size, validation_size)
+        kind = AdversarialPlan if self.adversarial_weight else AutoencoderPlan
+        plan_kwargs = plan_options(kind, plan_kwargs)
         adata = self._adata_manager_or_raise().adata
         if adata.n_obs < _FEWEST_CELLS:
             raise ValueError(
@@ -197,20 +209,21 @@ class TrainingMixin(LoadingMixin):
             )
         self.training_frame_ = self._read_conditions(adata)
         data = self._cells_to_train_on(
-            positive("batch_size", batch_size),
+            batch_size,
             distributed=is_distributed(trainer_kwargs.get("strategy")),
             train_size=train_size,
             validation_size=validation_size,
         )
+        if len(data.train_idx) < _FEWEST_AT_A_TIME:
+            raise ValueError(
+                f"`train_size={train_size!r}` leaves {len(data.train_idx)} cells to train on."
+            )
         if not self.autoencoder_trained_:
             self._start_autoencoder(data.train_idx)
-        plan_kwargs = {"max_kl_weight": self.kl_weight, **(plan_kwargs or {})}
-        plan: AutoencoderPlan
+        plan_kwargs = {"max_kl_weight": self.kl_weight, **plan_kwargs}
         if self.adversarial_weight:
             plan_kwargs = {"adversarial_weight": self.adversarial_weight, **plan_kwargs}
-            plan = AdversarialPlan(self.module.autoencoder, **plan_kwargs)
-        else:
-            plan = AutoencoderPlan(self.module.autoencoder, **plan_kwargs)
+        plan = kind(self.module.autoencoder, **plan_kwargs)
         self.diffusion_trained_ = self.perturbation_trained_ = False
         self.trajectory_trained_ = self.spatial_trained_ = False
         self._forget_student()
@@ -268,6 +281,8 @@ class TrainingMixin(LoadingMixin):
             )
         max_steps = positive("max_steps", max_steps, self.recipe.max_steps)
         batch_size = positive("batch_size", batch_size)
+        early_stopping = flag("early_stopping", early_stopping)
+        plan_kwargs = plan_options(DiffusionPlan, plan_kwargs, ["name"])
         adata = self._adata_manager_or_raise().adata
         self.training_frame_ = self._read_conditions(adata)
         self.diffusion_trained_ = False
@@ -283,7 +298,7 @@ class TrainingMixin(LoadingMixin):
         max_epochs = -(-max_steps // steps_per_epoch)
         self._run_stage(
             "Diffusion",
-            DiffusionPlan(self.module.diffusion, **(plan_kwargs or {})),
+            DiffusionPlan(self.module.diffusion, **plan_kwargs),
             data,
             max_epochs,
             monitor="diffusion_loss_validation" if early_stopping and data.n_val else None,

@@ -18,12 +18,13 @@ from scldm.nn import FourierEmbedder
 from scldm.train import PairDataModule, TransitionPlan
 
 from ._blocks import resolved_seed
-from ._choices import chosen, positive
+from ._choices import chosen, listed, positive
 from ._conditions import Category, Condition, Number
 from ._expression import ExpressionSpace
 from ._perturbations import PerturbationSet
 from ._timeline import Population, Timeline, coupled, fitted_clock, grouped
 from ._training import STEPS_PER_EPOCH
+from ._training_options import plan_options
 from ._trajectory_methods import INTERVAL
 
 __all__ = ["TrajectoryTrainingMixin"]
@@ -102,6 +103,7 @@ class TrajectoryTrainingMixin:
             )
         time = self._time_condition()
         max_steps = positive("max_steps", max_steps, _MAX_STEPS)
+        plan_kwargs = plan_options(TransitionPlan, plan_kwargs, ("coupling", "name"))
         rule = transport
         if not isinstance(rule, Transport):
             rule = chosen("transport", transport, TRANSPORTS)()
@@ -123,7 +125,7 @@ class TrajectoryTrainingMixin:
         model.to(self.device).fit_standardisation(
             latents.mean, latents.variance, latents.log_library
         )
-        plan = TransitionPlan(model, name="trajectory", **(plan_kwargs or {}))
+        plan = TransitionPlan(model, name="trajectory", **plan_kwargs)
         space = ExpressionSpace.fit(self, latents.mean, frame)
         columns = [column for c in kept for a in c.arguments for column in c.columns(a)]
         cells = Population(
@@ -265,7 +267,7 @@ class TrajectoryTrainingMixin:
         return condition
 
     def _kept_conditions(self, within: Sequence[str]) -> list[Condition]:
-        names = [within] if isinstance(within, str) else list(within)
+        names = listed("within", within)
         known = {c.name: c for c in self.conditions if _can_be_kept(c)}
         return [chosen("within", name, known) for name in names]
 

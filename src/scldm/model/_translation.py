@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from scldm.diffusion import Sampler
 from scldm.module import ASKED
 
 from ._blocks import resolved_seed
-from ._choices import chosen, flag, positive
+from ._choices import chosen, flag, listed, positive
 from ._joint_generation import joint_sampler
 from ._modalities import FEATURES
 from ._order import joint_scale, name_of
@@ -216,20 +216,14 @@ class TranslationMixin(TasksMixin):
         return filled
 
     def _checked_modalities(self, argument: str, names: str | Sequence[str]) -> list[str]:
-        if isinstance(names, Iterable) and getattr(names, "ndim", 1) == 1:
-            listed = [names] if isinstance(names, str) else list(names)
-        else:
-            raise TypeError(
-                f"`{argument}` is a {type(names).__name__}, but must name one modality or a list of "
-                f"them. Known: {self.modalities}."
-            )
-        if not listed:
+        asked = listed(argument, names)
+        if not asked:
             raise ValueError(f"`{argument}` is empty. Known: {self.modalities}.")
-        for name in listed:
+        for name in asked:
             chosen(argument, name, self.modalities)
-        if len(set(listed)) < len(listed):
+        if len(set(asked)) < len(asked):
             raise ValueError(f"`{argument}={names!r}` names a modality twice.")
-        return listed
+        return asked
 
     def _checked_sources(
         self, data: Any, source: str | Sequence[str] | None, targets: list[str]
