@@ -202,7 +202,12 @@ def _equal(one: Any, other: Any, at_a_time: int = 50_000_000) -> bool:
 
 
 def report(rows: pd.DataFrame, path: Path) -> None:
-    lines = ["# A million cells", "", "Stage 1 in seconds of the processor, the rest by the clock.", ""]
+    lines = [
+        "# A million cells",
+        "",
+        "Stage 1 in seconds of the processor, the rest by the clock.",
+        "",
+    ]
     lines.append(rows.round(2).to_markdown(index=False))
     for n_cells, group in rows.groupby("cells"):
         rate = group.set_index("part")["stage_1_cells_per_second"].dropna()
