@@ -32,6 +32,7 @@ __all__ = ["Part", "PartStore", "checked_out", "checked_shard", "fingerprint"]
 
 _FORMATS = (".h5ad", ".zarr")
 _ORDER = "order.json"
+_MOST_IN_32_BITS = 2**31 - 1
 
 
 class Part(NamedTuple):
@@ -228,10 +229,11 @@ class PartStore:
 
     def _fill(self, file: Any) -> None:
         del file["X"]
+        kind = self._kind_of_index()
         for i, part in enumerate(self.parts()):
             if i == 0:
-                # of 64 bits, as pointers into many cells need to be
-                part.counts.indptr = part.counts.indptr.astype(np.int64)
+                part.counts.indptr = part.counts.indptr.astype(kind)
+                part.counts.indices = part.counts.indices.astype(kind)
                 write_elem(file, "X", part.counts)
                 # arrays of zarr can grow anyway
                 grows = {"maxshape": (None, part.latents.shape[1])} if _is_h5(file) else {}
@@ -242,6 +244,14 @@ class PartStore:
             start = latents.shape[0]
             latents.resize((start + len(part.latents), latents.shape[1]))
             latents[start:] = part.latents
+
+    def _kind_of_index(self) -> type[np.signedinteger]:
+        """Return the type of numbers that can count all entries; scipy wants one for all indices."""
+        n_entries = 0
+        for i in range(self.n_parts):
+            with np.load(self._path(i)) as arrays:
+                n_entries += int(arrays["indptr"][-1])
+        return np.int32 if n_entries <= _MOST_IN_32_BITS else np.int64
 
 
 def _folder_of(out: Path) -> Path:
