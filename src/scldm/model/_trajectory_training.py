@@ -104,9 +104,7 @@ class TrajectoryTrainingMixin:
         time = self._time_condition()
         max_steps = positive("max_steps", max_steps, _MAX_STEPS)
         plan_kwargs = plan_options(TransitionPlan, plan_kwargs, ("coupling", "name"))
-        rule = transport
-        if not isinstance(rule, Transport):
-            rule = chosen("transport", transport, TRANSPORTS)()
+        rule = _rule_of(transport)
         kept = self._kept_conditions(within)
         if odd := sorted({"early_stopping", "max_epochs", "monitor"} & set(trainer_kwargs)):
             raise TypeError(
@@ -122,18 +120,12 @@ class TrajectoryTrainingMixin:
         latents = self._encode(adata)[training]
         model = self._new_trajectory_module(self.module.diffusion.n_latent)
         assert model is not None
-        model.to(self.device).fit_standardisation(
-            latents.mean, latents.variance, latents.log_library
-        )
+        moments = latents.mean, latents.variance, latents.log_library
+        model.to(self.device).fit_standardisation(*moments)
         plan = TransitionPlan(model, name="trajectory", **plan_kwargs)
         space = ExpressionSpace.fit(self, latents.mean, frame)
-        columns = [column for c in kept for a in c.arguments for column in c.columns(a)]
-        cells = Population(
-            space.coordinates(self, latents.mean),
-            line.of(frame[time.name].to_numpy(float)),
-            grouped(frame, columns),
-            growth,
-        )
+        x, knot = space.coordinates(self, latents.mean), line.of(frame[time.name].to_numpy(float))
+        cells = Population(x, knot, _groups(frame, kept), growth)
         rng = np.random.default_rng(resolved_seed(None))
         pairs, intervals, log_growth = coupled(cells, line, rule, _PAIRS, rng)
         clock = fitted_clock(cells, line, rule, rng)
@@ -280,6 +272,17 @@ def _time_of(conditions: Sequence[Condition]) -> Number | None:
 
 def _can_be_kept(condition: Condition) -> bool:
     return isinstance(condition, Category | PerturbationSet)
+
+
+def _rule_of(transport: str | Transport) -> Transport:
+    if isinstance(transport, Transport):
+        return transport
+    return chosen("transport", transport, TRANSPORTS)()
+
+
+def _groups(frame: pd.DataFrame, kept: Sequence[Condition]) -> np.ndarray:
+    """Return numbers that tell cells apart that differ in a condition."""
+    return grouped(frame, [column for c in kept for a in c.arguments for column in c.columns(a)])
 
 
 def _growth_of(adata: AnnData, key: str | None, longest: float) -> np.ndarray:
