@@ -94,8 +94,7 @@ class TrainingMixin(LoadingMixin):
             Folder to keep the training in. Called again with the same folder, arguments and data, by the
             same script in a new process, say, training goes on where it was stopped and ends with the
             same weights on the same machine; where all is done, the model is what it was at the end.
-            Where the data come with a stage that was under way, at most ``checkpoint_interval`` and an
-            epoch are lost.
+            Of a stage that was under way at most ``checkpoint_interval`` and an epoch are lost.
         checkpoint_interval
             Seconds between writings within a stage, at the ends of epochs.
         **trainer_kwargs
