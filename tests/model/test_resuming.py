@@ -106,7 +106,7 @@ def test_a_killed_process_leaves_what_can_be_taken_up(adata, tmp_path):
     env = {**os.environ, "PYTHONPATH": str(source)}
     with open(tmp_path / "log", "w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=env)
-        checkpoint = tmp_path / "run" / "epoch.ckpt"
+        checkpoint = tmp_path / "run" / "diffusion.ckpt"
         until = time.monotonic() + 120
         while not ((tmp_path / "run" / "model-1").exists() and checkpoint.exists()):
             assert process.poll() is None and time.monotonic() < until, (
@@ -125,6 +125,20 @@ def test_a_killed_process_leaves_what_can_be_taken_up(adata, tmp_path):
     assert list(kept["losses"]) == [step // 200 - 1, step // 200]
 
 
+def test_the_checkpoint_of_a_stage_that_is_done_is_not_the_next_ones(adata, tmp_path):
+    """As a kill leaves it, between saying that a stage is done and removing its checkpoint."""
+    whole = train(adata, None)
+    run, kept = tmp_path / "run", tmp_path / "kept.ckpt"
+    train(adata, run, ("reconstruction_loss_train", 2))
+    shutil.copy(run / "autoencoder.ckpt", kept)
+    train(adata, run, ("reconstruction_loss_train", 4))
+    train(adata, run, ("diffusion_loss_train", 1))
+    (run / "diffusion.ckpt").unlink()
+    shutil.copy(kept, run / "autoencoder.ckpt")
+    same(whole, train(adata, run))
+    assert sorted(p.name for p in run.iterdir()) == ["model-2", "state.pt"]
+
+
 def test_another_training_is_refused(adata, tmp_path):
     train(adata, tmp_path / "run", ("reconstruction_loss_train", 2))
     with pytest.raises(ValueError, match=r"differs in: max_epochs \(6, now 7\)"):
@@ -139,7 +153,7 @@ class Hostile:
         return os.mkdir, ("hostile",)
 
 
-@pytest.mark.parametrize("name", ["state.pt", "epoch.ckpt"])
+@pytest.mark.parametrize("name", ["state.pt", "autoencoder.ckpt"])
 @pytest.mark.parametrize("content", ["hostile", "truncated"])
 def test_files_that_are_not_data_are_not_run(adata, tmp_path, monkeypatch, name, content):
     monkeypatch.chdir(tmp_path)

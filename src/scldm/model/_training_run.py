@@ -23,7 +23,6 @@ from ._plain import to_plain
 __all__ = ["TrainingRun"]
 
 _STATE = "state.pt"
-_EPOCH = "epoch.ckpt"
 # where and how watched a training runs changes nothing in what it asks for
 _FREE = {"accelerator", "devices", "strategy", "callbacks", "logger", "enable_progress_bar"}
 
@@ -32,8 +31,8 @@ class TrainingRun:
     """Runs stages one after the other and keeps in a folder what has been done.
 
     The folder has ``state.pt``, which says what was asked for, which stages are done, where the random
-    streams were then and which of the folders beside it holds the model; and ``epoch.ckpt``, from which
-    the stage that is under way goes on. Each is replaced in one step, so a process can be killed at any
+    streams were then and which of the folders beside it holds the model; and a checkpoint named for
+    the stage that is under way, from which it goes on. Each is replaced in one step, so a process can be killed at any
     moment. All are read as plain data, so reading them runs no code.
 
     Parameters
@@ -72,11 +71,13 @@ class TrainingRun:
 
     def __call__(self, stage: str, train: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         """Run a stage, from its last checkpoint if it has one, unless it is done."""
+        # by the stage's name, or one that was killed before this was removed would lend it to the next
+        checkpoint = self.folder / f"{stage}.ckpt"
         if stage in self.state["done"]:
+            self._remove(checkpoint)
             return
         given = kwargs.pop("callbacks", None) or []
         given = [given] if isinstance(given, Callback) else list(given)
-        checkpoint = self.folder / _EPOCH
         kwargs["callbacks"] = [*given, EpochCheckpoint(checkpoint, self.interval)]
         if checkpoint.is_file():
             _refuse_unreadable(checkpoint)
@@ -84,6 +85,9 @@ class TrainingRun:
         train(*args, **kwargs)
         self.state["done"].append(stage)
         self._keep()
+        self._remove(checkpoint)
+
+    def _remove(self, checkpoint: Path) -> None:
         if not rank_zero_only.rank:
             checkpoint.unlink(missing_ok=True)
 
