@@ -57,10 +57,10 @@ RATIOS = {
 GROWTH: dict[str, tuple[int, ...]] = {
     "cells": (1_000, 10_000, 100_000),
     "genes": (500, 2_000, 5_000, 20_000),
-    "steps": (2, 5, 10, 20),
+    "steps": (2, 4, 10, 20),
 }
 MILLION = 1_000_000
-DEFAULTS = {"cells": N_DRAWN, "genes": 2_000, "steps": 5}
+DEFAULTS = {"cells": N_DRAWN, "genes": 2_000, "steps": 4}
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scldm.nn import BACKBONES, CategoryEmbedder, ConditionEmbedder, SetEmbedder
+from scldm.nn import BACKBONES, CategoryEmbedder, ConditionEmbedder, SetEmbedder, keeping_signals
 from scldm.nn._sharing import shared_rows
 
 N = 64
@@ -74,3 +74,45 @@ def test_cells_without_conditions_are_of_one_kind():
     with torch.no_grad():
         kinds, rows = shared_rows(one_time(), None)
     assert set(kinds.tolist()) == {0} and set(rows.tolist()) == {0}
+
+
+@pytest.mark.parametrize("conditioning", ["adaln", "film", "concat", "cross_attention"])
+def test_signals_are_kept_for_the_same_time_and_kinds_only(conditioning, conditions):
+    net, x, seen = network("mlp", conditioning), torch.randn(N, 6), []
+    other = {name: value.roll(1, 0) for name, value in conditions.items()}
+    fewer = {name: value[conditions["kind"][:, 0] == 1] for name, value in conditions.items()}
+    cases = [(0.4, conditions), (0.4, other), (0.5, conditions), (0.4, fewer), (0.4, conditions)]
+
+    def outputs():
+        return [
+            net(x[: len(c["kind"])], torch.tensor(t).expand(len(c["kind"])), c) for t, c in cases
+        ]
+
+    with torch.no_grad():
+        alone = outputs()
+        net.time.register_forward_hook(lambda module, given, out: seen.append(len(out)))
+        with keeping_signals({}):
+            kept = outputs()
+    assert len(seen) == 3
+    assert all(torch.equal(a, b) for a, b in zip(alone, kept, strict=True))
+
+
+def test_signals_are_not_kept_beyond_their_scope(conditions):
+    net, x = network("mlp", "adaln"), torch.randn(N, 6)
+    with torch.no_grad():
+        with keeping_signals({}):
+            before = net(x, one_time(), conditions)
+        for parameter in net.parameters():
+            parameter.mul_(2)
+        with keeping_signals({}):
+            after = net(x, one_time(), conditions)
+        torch.testing.assert_close(after, net(x, one_time(), conditions))
+    assert not torch.allclose(before, after)
+
+
+def test_few_signals_are_kept(conditions):
+    net, x, kept = network("mlp", "adaln"), torch.randn(N, 6), {}
+    with torch.no_grad(), keeping_signals(kept):
+        for time in torch.linspace(0.1, 0.9, 100):
+            net(x, time.expand(N), conditions)
+    assert 0 < len(kept) <= 32

@@ -242,7 +242,7 @@ class Heun(StepSampler):
         where no data are left (:math:`\alpha_1 = 0`).
     """
 
-    default_steps = 5
+    default_steps = 4
     # on latents of real cells, few evenly spaced steps make cells of a type too much alike
     spacing = 1.5
 

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from scldm.diffusion import Sampler
 from scldm.module import sample_counts
+from scldm.nn import keeping_signals
 
 from ._blocks import BLOCK_SIZE, Stream, blocks, generator, resolved_seed
 from ._choices import flag, positive
@@ -312,9 +313,10 @@ class GenerationMixin:
             negative = self._on_device(order.guidance.negative, rows)
             denoiser = diffusion.denoiser(**order.guidance.settings, negative=negative)
         encoded = self._on_device(order.request.encoded, rows)
-        z, log_library = diffusion.sample(
-            noise, encoded, order.sampler, order.steps, source, denoiser
-        )
+        with keeping_signals(order.signals):
+            z, log_library = diffusion.sample(
+                noise, encoded, order.sampler, order.steps, source, denoiser
+            )
         return self.module.autoencoder.allowed(z), log_library
 
     def _on_device(
@@ -337,7 +339,8 @@ class GenerationMixin:
     def _distribution(
         self, z: Tensor, log_library: Tensor, inputs: Mapping[str, Tensor]
     ) -> Distribution:
-        self.module.eval()
+        if self.module.training:  # to ask costs nothing, to set takes as long as a layer
+            self.module.eval()
         on_device = {name: values.to(self.device) for name, values in inputs.items()}
         return self.module.autoencoder.decode(
             z.to(self.device), log_library.to(self.device), **on_device

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
@@ -90,6 +90,8 @@ class Order:
         How to sample.
     student
         How the student that samples was made, or ``None`` where the denoiser itself does.
+    signals
+        What steers the network, kept from block to block.
     """
 
     request: Request
@@ -98,6 +100,7 @@ class Order:
     steps: int | None
     guidance: Guidance
     student: dict[str, Any] | None = None
+    signals: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def n_cells(self) -> int:

@@ -46,13 +46,14 @@ def recorded(method: Callable[P, R]) -> Callable[P, R]:
 
 def provenance() -> dict[str, Any]:
     """Return what to write beside cells, whatever made them."""
-    versions = {name: version(name) for name in _PACKAGES}
-    record = {
-        "version": __version__,
-        "versions": {"python": platform.python_version(), **versions},
-    }
+    record = {"version": __version__, "versions": dict(_versions())}
     call = _call.get()
     return record if call is None else {**record, "call": call}
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
 def _as_text(name: str, signature: inspect.Signature, args: tuple, kwargs: dict[str, Any]) -> str:

@@ -27,6 +27,7 @@ from ._fourier import FourierFeatures
 from ._gene_sets import GeneSetEmbedder
 from ._mlp import MLP
 from ._neighbourhood import NeighbourhoodEmbedder
+from ._sharing import keeping_signals
 from ._unet import UNet
 from ._vectors import TableVectors, standardised
 
@@ -57,5 +58,6 @@ __all__ = [
     "UNet",
     "VectorEmbedder",
     "drop_all",
+    "keeping_signals",
     "standardised",
 ]

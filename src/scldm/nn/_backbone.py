@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ._conditioning import CONDITIONINGS, CrossAttentionLayer, Signal, Steered
 from ._conditions import ConditionEmbedder
-from ._sharing import shared_rows
+from ._sharing import recalled, shared_rows
 from ._time import TimeEmbedder
 
 __all__ = ["Backbone", "require_positive", "small_network", "zeroed"]
@@ -110,7 +110,14 @@ class Backbone(nn.Module, ABC):
             return self.steered.signal(self.time(t), self.conditions, conditions)
         kinds, rows = shared
         given = {name: value[kinds] for name, value in (conditions or {}).items()}
-        signal = self.steered.signal(self.time(t[kinds]), self.conditions, given)
+
+        def made() -> Signal:
+            return self.steered.signal(self.time(t[kinds]), self.conditions, given)._replace(
+                made={}
+            )
+
+        content = [(name, value.numpy().tobytes()) for name, value in given.items()]
+        signal = recalled((id(self), float(t[0]), *content), len(kinds), made)
         return signal._replace(rows=rows)
 
     def body(self, h: Tensor, signal: Signal) -> Tensor:

@@ -52,13 +52,23 @@ class Signal(NamedTuple):
 
     ``vector`` is ``(n, 1, k)``; ``tokens`` ``(n, n_tokens, width)`` and ``in_use``
     ``(n, n_tokens)`` are for those that attend. Where cells are steered alike, these have a row for
-    each kind of cell, and ``rows`` ``(n,)`` says of which kind each cell is.
+    each kind of cell, ``rows`` ``(n,)`` says of which kind each cell is, and ``made`` has what layers
+    made of the vector.
     """
 
     vector: Tensor
     tokens: Tensor | None = None
     in_use: Tensor | None = None
     rows: Tensor | None = None
+    made: dict[nn.Module, Tensor] | None = None
+
+    def through(self, layer: nn.Module) -> Tensor:
+        """Return what a layer makes of the vector, a row for each cell."""
+        if self.made is None:
+            return self.spread(layer(self.vector))
+        if layer not in self.made:
+            self.made[layer] = layer(self.vector)
+        return self.spread(self.made[layer])
 
     def spread(self, of_kinds: Any) -> Any:
         """Return a row for each cell, given those of the kinds."""
@@ -119,7 +129,7 @@ class AdaLN(Steered):
         return Signal(F.silu(time + embedder(conditions)).unsqueeze(1))
 
     def forward(self, h: Tensor, signal: Signal) -> Tensor:
-        shift, scale, gate = signal.spread(self.modulation(signal.vector)).chunk(3, dim=-1)
+        shift, scale, gate = signal.through(self.modulation).chunk(3, dim=-1)
         return torch.addcmul(h, gate, self.branch(torch.addcmul(shift, scale, self.norm(h))))
 
 
@@ -135,7 +145,7 @@ class FiLM(Steered):
         return Signal(F.silu(time + embedder(conditions)).unsqueeze(1))
 
     def forward(self, h: Tensor, signal: Signal) -> Tensor:
-        shift, scale = signal.spread(self.modulation(signal.vector)).chunk(2, dim=-1)
+        shift, scale = signal.through(self.modulation).chunk(2, dim=-1)
         return h + torch.addcmul(shift, scale, self.branch(self.norm(h)))
 
 
@@ -155,7 +165,7 @@ class Concatenation(Steered):
         return Signal(torch.cat([time, vector], dim=1).unsqueeze(1))
 
     def forward(self, h: Tensor, signal: Signal) -> Tensor:
-        given = signal.spread(self.given(signal.vector))
+        given = signal.through(self.given)
         return h + self.branch(self.own(self.norm(h)) + given)
 
 
