@@ -413,9 +413,9 @@ def test_the_diffusion_alone_stops_early_unless_told_otherwise(monkeypatch):
     assert stops(diffusion_kwargs={"early_stopping": False}) == [False, False]
 
 
-def test_steps_are_three_times_those_of_one_modality(trained):
+def test_steps_are_four_times_those_of_one_modality(trained):
     _, model = trained
-    assert model.generate(5, seed=0).uns["scldm"]["steps"] == 15
+    assert model.generate(5, seed=0).uns["scldm"]["steps"] == 16
     assert model.generate(5, seed=0, steps=4).uns["scldm"]["steps"] == 4
     assert "steps" not in model.generate(5, seed=0, sampler="adaptive").uns["scldm"]
 

@@ -104,3 +104,19 @@ def test_a_bernoulli_is_drawn_by_the_generator():
     dist = Bernoulli(torch.full((4, 4), 0.5))
     first, second = (sample_counts(dist, torch.Generator().manual_seed(3)) for _ in range(2))
     assert (first == second).all() and 0 < first.mean() < 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [a for a in ALL if "log_theta" in LIKELIHOODS[a[0]][a[1]].heads]
+)
+@pytest.mark.parametrize("log_theta", [-200.0, 200.0])
+def test_dispersions_beyond_single_precision_have_a_likelihood(kind, name, log_theta):
+    likelihood = LIKELIHOODS[kind][name]()
+    outputs = {k: v.requires_grad_() for k, v in _outputs(likelihood).items()}
+    outputs["log_theta"] = torch.full((N, FEATURES), log_theta, requires_grad=True)
+    dist = likelihood.distribution(outputs, torch.full((N, int(likelihood.sized)), 3.0))
+    for x in (0.0, 3.0, 100.0):
+        off = -dist.log_prob(torch.full((N, FEATURES), x))
+        assert off.isfinite().all()
+        off.sum().backward(retain_graph=True)
+    assert all(v.grad is None or v.grad.isfinite().all() for v in outputs.values())

@@ -29,7 +29,7 @@ LatentsOf = Callable[[int, np.ndarray], tuple[Tensor, Tensor]]
 
 
 def joint_sampler(sampler: str | Sampler, steps: int | None) -> tuple[Sampler, int | None]:
-    """Return the rule and its number of steps, three times its own where none is given.
+    """Return the rule and its number of steps, four times its own where none is given.
 
     Latents of several modalities depend on one another, and on few steps their spread is too small.
     """
@@ -38,7 +38,7 @@ def joint_sampler(sampler: str | Sampler, steps: int | None) -> tuple[Sampler, i
             f"`sampler={DISTILLED!r}` needs a student, which this model does not make."
         )
     rule, n_steps = checked_sampler(sampler, steps, 0)
-    return rule, n_steps if steps is not None or n_steps is None else 3 * n_steps
+    return rule, n_steps if steps is not None or n_steps is None else 4 * n_steps
 
 
 class JointGenerationMixin(GenerationMixin):

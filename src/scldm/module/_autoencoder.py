@@ -23,7 +23,10 @@ from scvi.module.base import LossOutput
 from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
-__all__ = ["CountAutoencoder", "moment_dispersion"]
+__all__ = ["CountAutoencoder", "bounded_log_theta", "moment_dispersion"]
+
+_LARGEST_LOG_THETA = 10.0
+"""There a mean of 100 has half a percent more variance than a Poisson's; far beyond, numbers overflow."""
 
 
 def moment_dispersion(
@@ -58,6 +61,19 @@ def moment_dispersion(
     return torch.where((excess <= 0) | ~theta.isfinite(), torch.inf, theta).clamp(1e-2, 1e3)
 
 
+def bounded_log_theta(log_theta: Tensor) -> Tensor:
+    """Keep a decoder's log inverse dispersions where likelihoods are finite in single precision.
+
+    Where one gene makes up nearly all of a cell, its count is known from the cell's total, and nothing
+    else keeps its inverse dispersion from growing.
+    """
+    return log_theta.clamp(-_LARGEST_LOG_THETA, _LARGEST_LOG_THETA)
+
+
+def _bound_output(module: nn.Module, inputs: tuple[Any, ...], log_theta: Tensor) -> Tensor:
+    return bounded_log_theta(log_theta)
+
+
 class CountAutoencoder(VAE):
     r"""Variational autoencoder of counts.
 
@@ -82,6 +98,9 @@ class CountAutoencoder(VAE):
     def __init__(self, *args: Any, free_bits: float = 0.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.free_bits = free_bits
+        if self.dispersion == "gene-cell":
+            # scvi-tools takes the exponential of what this head returns
+            self.decoder.px_r_decoder.register_forward_hook(_bound_output)
 
     def start_from_moments(self, scale: Tensor, theta: Tensor) -> None:
         """Start the decoder at the data's gene means and dispersions.

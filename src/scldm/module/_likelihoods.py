@@ -19,6 +19,8 @@ from scvi.distributions import (
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Poisson
 
+from ._autoencoder import bounded_log_theta
+
 __all__ = ["LIKELIHOODS", "Likelihood", "ProteinMixture"]
 
 _LARGEST_LOG_RATE = 14.0
@@ -88,6 +90,10 @@ def _log(x: Tensor) -> Tensor:
     return x.clamp_min(1e-7).log()
 
 
+def _theta(outputs: Mapping[str, Tensor]) -> Tensor:
+    return bounded_log_theta(outputs["log_theta"]).exp()
+
+
 class _Sized(Likelihood):
     """Counts whose means are shares of the cell's size."""
 
@@ -109,7 +115,7 @@ class NegativeBinomialCounts(_Sized):
 
     def distribution(self, outputs: Mapping[str, Tensor], log_size: Tensor) -> Distribution:
         mu = self._log_mean(outputs, log_size).exp()
-        return NegativeBinomial(mu=mu, theta=outputs["log_theta"].exp())
+        return NegativeBinomial(mu=mu, theta=_theta(outputs))
 
 
 class ZeroInflatedCounts(_Sized):
@@ -119,7 +125,7 @@ class ZeroInflatedCounts(_Sized):
 
     def distribution(self, outputs: Mapping[str, Tensor], log_size: Tensor) -> Distribution:
         mu = self._log_mean(outputs, log_size).exp()
-        theta = outputs["log_theta"].exp()
+        theta = _theta(outputs)
         return ZeroInflatedNegativeBinomial(mu=mu, theta=theta, zi_logits=outputs["zero_logit"])
 
     def start(self, heads: Mapping[str, nn.Linear], mean: Tensor, theta: Tensor) -> None:
@@ -166,7 +172,7 @@ class ProteinCounts(Likelihood):
 
     def distribution(self, outputs: Mapping[str, Tensor], log_size: Tensor) -> Distribution:
         mu = outputs["log_rate"].clamp(max=_LARGEST_LOG_RATE).exp()
-        return NegativeBinomial(mu=mu, theta=outputs["log_theta"].exp())
+        return NegativeBinomial(mu=mu, theta=_theta(outputs))
 
     def start(self, heads: Mapping[str, nn.Linear], mean: Tensor, theta: Tensor) -> None:
         _set_bias(heads, "log_rate", _log(mean))
@@ -190,7 +196,7 @@ class ProteinMixture(Likelihood):
         return NegativeBinomialMixture(
             mu1=background,
             mu2=background * (1 + excess),
-            theta1=outputs["log_theta"].exp(),
+            theta1=_theta(outputs),
             mixture_logits=outputs["background_logit"],
         )
 
