@@ -478,11 +478,16 @@ def test_imputed_cells_are_the_users_own_copy_and_whole():
             "atac": mdata["atac"][:60].copy(),
         }
     )
+    mdata.obs["note"] = pd.Categorical([f"note {i % 3}" for i in range(90)])
     setup(mdata, cell_type_key=None, batch_key=None)
     model = scldm.MultiLDM(mdata, n_hidden=8, n_latent=2)
     train(model, max_epochs=1, max_steps=2)
     before = mdata["rna"].X.copy()
+    with pytest.raises(ValueError, match="`n_samples=3`.*`return_mean=True`"):
+        model.impute(n_samples=3)
     filled = model.impute(seed=0)
+    pd.testing.assert_series_equal(filled.obs["note"], mdata.obs["note"])
+    assert not any(str(column).startswith("_scvi") for column in filled.obs)
     assert filled.obs["imputed_protein"].sum() == 60 and filled.obs["imputed_atac"].sum() == 30
     assert (filled["atac"].X[:60] != mdata["atac"].X).nnz == 0
     filled["rna"].X.data[:] = 0

@@ -164,18 +164,26 @@ class TranslationMixin(TasksMixin):
 
         Returns
         -------
-        The cells laid out as they were registered: counts, measured ones as they are, conditions, and
-        columns ``obs["imputed_protein"]`` and so on that say which counts are not measured.
+        The cells laid out as they were registered: counts, measured ones as they are, conditions, the
+        other columns of ``obs``, and columns ``obs["imputed_protein"]`` and so on that say which counts are
+        not measured.
 
         Raises
         ------
-        ValueError, RuntimeError
-            As :meth:`translate`.
+        ValueError
+            As :meth:`translate`, and if there are ``n_samples`` but no ``return_mean``.
+        RuntimeError
+            If the model is not trained.
         """
         self._require("diffusion")
         rule, n_steps = joint_sampler(sampler, steps)
         return_mean = flag("return_mean", return_mean)
-        n_samples = positive("n_samples", n_samples) if return_mean else 1
+        n_samples = positive("n_samples", n_samples)
+        if n_samples > 1 and not return_mean:
+            raise ValueError(
+                f"`n_samples={n_samples}` is the number of draws for the mean and needs `return_mean=True`; "
+                "for several draws of each cell there is `translate`."
+            )
         batch_size = positive("batch_size", batch_size)
         seed = resolved_seed(seed)
         cells = self._joined(data, self.modalities)
@@ -205,6 +213,7 @@ class TranslationMixin(TasksMixin):
                 counts = counts.copy()
             parts[name] = self._part(name, counts, names)
         filled = self.layout.write(obs, parts)
+        _keep_columns(self._data if data is None else data, filled)
         filled.uns["scldm"] = {
             **provenance(),
             "seed": seed,
@@ -251,6 +260,14 @@ class TranslationMixin(TasksMixin):
         for key in obs.obsm:
             new.obsm[key] = obs.obsm[key]
         return new
+
+
+def _keep_columns(data: MuData | AnnData, filled: MuData | AnnData) -> None:
+    """Copy the columns of ``obs`` that are the user's own and not yet there."""
+    for column in data.obs:
+        # those of scvi-tools are of the registered data
+        if column not in filled.obs and not str(column).startswith("_scvi"):
+            filled.obs[column] = data.obs[column].reindex(filled.obs_names)
 
 
 def _put_rows(counts: Any, new: Any, rows: np.ndarray, n: int) -> Any:
