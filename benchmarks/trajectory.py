@@ -7,7 +7,8 @@ times. Distances are Wasserstein-1 (exact) and energy, on latents of the model's
 components of log-normalised counts (axes fitted on cells that nothing else uses), and Wasserstein-1 of single
 genes. Interpolation runs on latents, whose points are then decoded to counts, and on components, where it
 makes no counts. Further parts hold out the last time, ask for the fates of early worm cells, whose
-lineage is on record, and take apart a simulated branch of which all is known.
+lineage is on record, take apart a simulated branch of which all is known, and compare ways to couple cells
+on two differentiations by pseudotime that no other part looks at.
 
 Rows are kept as they finish. The authors' OT-CFM needs ``pip install --no-deps torchcfm==1.0.7``
 with ``torchdyn`` left out, and is skipped where that is missing.
@@ -28,9 +29,10 @@ from common import Results
 from trajectories import PREDICTORS, TASKS, Ruler, Task, tasks
 from trajectories.further import branching_rows, lineage_rows
 from trajectories.predictors import encode, fitted
+from trajectories.settings import setting_rows
 
 QUICK = ("a549_scicar_rna",)
-PARTS = ("interpolation", "extrapolation", "lineage", "branching")
+PARTS = ("interpolation", "extrapolation", "lineage", "branching", "settings")
 DISTANCES = ["w1_latent", "energy_latent", "w1_pcs", "energy_pcs", "gene_w1"]
 REFERENCE = "McCann"
 WORM = "worm_embryo_timecourse"
@@ -58,6 +60,7 @@ def main() -> None:
             "extrapolation": ["data", "seed", "time", "method"],
             "lineage": ["seed", "method"],
             "branching": ["seed", "method"],
+            "settings": ["data", "seed", "time", "method"],
         }.items()
     }
     done = Results(args.out / "trajectory_done.csv", ["part", "data", "seed", "time", "predictor"])
@@ -72,6 +75,10 @@ def main() -> None:
             further(tables["branching"], seed, branching_rows(seed))
         if "lineage" in args.parts and not args.quick:
             further(tables["lineage"], seed, lineage_rows(args.data / f"{WORM}.h5ad", seed))
+        if "settings" in args.parts and not args.quick:
+            for row in setting_rows(args.data, seed, tables["settings"].has):
+                tables["settings"].add(seed=seed, **row)
+                print(row, flush=True)
     report(tables, args.out / "trajectory.md")
 
 
@@ -107,7 +114,7 @@ def further(results: Results, seed: int, rows) -> None:
 def report(tables: dict[str, Results], path: Path) -> None:
     """Print the tables and write them as Markdown."""
     parts = []
-    for part in ("interpolation", "extrapolation"):
+    for part in ("interpolation", "extrapolation", "settings"):
         rows = tables[part].rows
         if rows.empty:
             continue

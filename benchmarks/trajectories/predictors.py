@@ -18,7 +18,7 @@ from scldm import SCLDM, baselines
 from .rulers import Ruler, log_normalised
 from .tasks import TIME, Task
 
-__all__ = ["PREDICTORS", "Population", "fitted", "encode"]
+__all__ = ["PREDICTORS", "Population", "encode", "fitted", "interpolated", "predicted"]
 
 N_CELLS = 1000
 
@@ -51,7 +51,7 @@ def scldm(task: Task, model: SCLDM, ruler: Ruler, seed: int) -> dict[str, Popula
     """Rollouts and the flow, from the cells of the time before."""
     scvi.settings.seed = seed
     model.train_trajectory(enable_progress_bar=False)
-    return _predicted(task, model, ("rollout", "flow"), seed)
+    return predicted(task, model, ("rollout", "flow"), seed)
 
 
 def expected(task: Task, model: SCLDM, ruler: Ruler, seed: int) -> dict[str, Population]:
@@ -59,7 +59,7 @@ def expected(task: Task, model: SCLDM, ruler: Ruler, seed: int) -> dict[str, Pop
     if not model.trajectory_trained_:
         scvi.settings.seed = seed
         model.train_trajectory(enable_progress_bar=False)
-    ((_, drawn),) = _predicted(task, model, ("rollout",), seed).items()
+    ((_, drawn),) = predicted(task, model, ("rollout",), seed).items()
     sizes = np.asarray(drawn.counts.sum(axis=1), dtype=float).ravel()
     means = model.decode(
         drawn.latent, np.maximum(sizes, 1), return_mean=True, seed=seed, time=task.time
@@ -75,7 +75,7 @@ def marginal(task: Task, model: SCLDM, ruler: Ruler, seed: int) -> dict[str, Pop
     return {"scldm, marginal": Population(new.obsm["X_scldm"], counts=new.X)}
 
 
-def _predicted(
+def predicted(
     task: Task, model: SCLDM, methods: tuple[str, ...], seed: int
 ) -> dict[str, Population]:
     start = np.flatnonzero(task.train.obs[TIME] == task.before)

@@ -10,7 +10,7 @@ import anndata as ad
 import numpy as np
 import scanpy as sc
 
-__all__ = ["TASKS", "TIME", "Task", "tasks"]
+__all__ = ["TASKS", "TIME", "Task", "tasks", "tasks_of"]
 
 TIME = "when"
 N_GENES = 2000
@@ -75,7 +75,11 @@ def tasks(path: Path, column: str, seed: int, *, last: bool = False) -> Iterator
     last
         Whether to hold out the last time.
     """
-    adata = read(path, column)
+    yield from tasks_of(read(path, column), path.stem, seed, last=last)
+
+
+def tasks_of(adata: ad.AnnData, name: str, seed: int, *, last: bool = False) -> Iterator[Task]:
+    """Yield the tasks of cells whose times are in ``obs["when"]``."""
     times = np.unique(adata.obs[TIME])
     rng = np.random.default_rng(seed)
     for k in [len(times) - 1] if last else range(1, len(times) - 1):
@@ -92,4 +96,4 @@ def tasks(path: Path, column: str, seed: int, *, last: bool = False) -> Iterator
             sc.pp.filter_cells(cells, min_counts=1)
         aside = rng.random(rest.n_obs) < RULER_SHARE
         train, ruler = rest[~aside].copy(), rest[aside].copy()
-        yield Task(path.stem, float(times[k]), train, ruler, true, float(times[k - 1]))
+        yield Task(name, float(times[k]), train, ruler, true, float(times[k - 1]))

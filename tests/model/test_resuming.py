@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import scvi
@@ -77,6 +78,23 @@ def test_it_ends_as_if_it_had_not_been_stopped(adata, tmp_path, early_stopping):
     # where all is done, nothing is trained again
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["model-2", "state.pt"]
     same(whole, train(adata, tmp_path / "run", **extra))
+
+
+def test_a_checkpoint_that_is_cut_off_leaves_the_one_before(adata, tmp_path, monkeypatch):
+    whole = train(adata, None)
+    save, written = pl.Trainer.save_checkpoint, []
+
+    def cut_off(self, filepath, *args, **kwargs):
+        written.append(filepath)
+        if len(written) == 3:
+            Path(filepath).write_bytes(b"half")
+            raise RuntimeError("stopped")
+        save(self, filepath, *args, **kwargs)
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="stopped"):
+        patched.setattr(pl.Trainer, "save_checkpoint", cut_off)
+        new_model(adata).train(**ASKED, **QUIET, checkpoint_dir=tmp_path / "run")
+    same(whole, train(adata, tmp_path / "run"))
 
 
 def test_without_a_seed_it_ends_the_same_each_time(adata, tmp_path):
