@@ -86,9 +86,9 @@ def predicted(
         new = model.predict_trajectory(
             task.train, task.time, indices=start, method=method, n_samples=copies, seed=seed
         )
-        # paths stand for the descendants of a cell
-        share = new.obs["weight"].to_numpy() / new.n_obs
-        rows = rng.choice(new.n_obs, new.n_obs, p=share / share.sum())
+        # paths stand for the descendants of a cell, where growth is known or estimated
+        weight = new.obs["weight"].to_numpy() if "weight" in new.obs else np.ones(new.n_obs)
+        rows = rng.choice(new.n_obs, new.n_obs, p=weight / weight.sum())
         found[f"scldm, {method}"] = Population(new.obsm["X_scldm"][rows], counts=new.X[rows])
     return found
 
