@@ -35,7 +35,7 @@ NAME, LABEL = "pbmc10k_cite", "cell_type"
 CALLS = (1, 2, 4, 8, 16, 32, 50, 1000)
 BACKBONES = ("mlp", "dit", "unet")
 MORE = 9
-"""Calls of one step of Heun's rule more than are the default; eight or fewer are four steps, seven calls."""
+"""Calls of five steps of Heun's rule; the default, four, makes seven and is in the row of eight."""
 STUDENTS = (1, 2, 4)
 FEWER_CALLS = (1, 4, 8, 16, 50, 1000)
 FLOOR = "floor (real training cells)"

@@ -413,7 +413,7 @@ def test_the_diffusion_alone_stops_early_unless_told_otherwise(monkeypatch):
     assert stops(diffusion_kwargs={"early_stopping": False}) == [False, False]
 
 
-def test_steps_are_four_times_those_of_one_modality(trained):
+def test_steps_are_more_than_those_of_one_modality(trained):
     _, model = trained
     assert model.generate(5, seed=0).uns["scldm"]["steps"] == 16
     assert model.generate(5, seed=0, steps=4).uns["scldm"]["steps"] == 4
@@ -479,6 +479,8 @@ def test_imputed_cells_are_the_users_own_copy_and_whole():
         }
     )
     mdata.obs["note"] = pd.Categorical([f"note {i % 3}" for i in range(90)])
+    mdata["prot"].obs["lane"] = "first"
+    mdata.pull_obs("lane")
     setup(mdata, cell_type_key=None, batch_key=None)
     model = scldm.MultiLDM(mdata, n_hidden=8, n_latent=2)
     train(model, max_epochs=1, max_steps=2)
@@ -487,7 +489,12 @@ def test_imputed_cells_are_the_users_own_copy_and_whole():
         model.impute(n_samples=3)
     filled = model.impute(seed=0)
     pd.testing.assert_series_equal(filled.obs["note"], mdata.obs["note"])
-    assert not any(str(column).startswith("_scvi") for column in filled.obs)
+    assert (
+        filled["prot"].obs.loc[mdata["prot"].obs_names, "lane"] == mdata["prot"].obs["lane"]
+    ).all()
+    assert not any("_scvi" in column or ":" in column for column in filled.obs)
+    apart = model.impute({"rna": mdata["rna"].copy(), "protein": mdata["prot"].copy()}, seed=0)
+    assert apart["prot"].obs["lane"].notna().sum() == 30 and apart.obs["imputed_atac"].all()
     assert filled.obs["imputed_protein"].sum() == 60 and filled.obs["imputed_atac"].sum() == 30
     assert (filled["atac"].X[:60] != mdata["atac"].X).nnz == 0
     filled["rna"].X.data[:] = 0

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scvi
 import torch
+from lightning.pytorch.callbacks import Callback
 
 from scldm import SCLDM
 
@@ -227,3 +228,30 @@ def test_arguments_that_come_from_the_scvi_model(adata):
         SCLDM.from_scvi_model(source, n_latent=9)
     with pytest.raises(TypeError, match="`scvi_model` is a str"):
         SCLDM.from_scvi_model("model")
+
+
+def test_cells_after_a_stage_that_broke_off_are_drawn_without_dropout(model):
+    def break_off(stage, **kwargs):
+        class Stop(Callback):
+            def on_train_batch_start(self, trainer, plan, batch, batch_idx):
+                if trainer.current_epoch == 1:
+                    raise RuntimeError("stopped")
+
+        with pytest.raises(RuntimeError, match="stopped"):
+            stage(**kwargs, callbacks=[Stop()], **QUIET)
+
+    model.train(max_epochs=3, max_steps=200, **QUIET)
+    break_off(model.train_autoencoder, max_epochs=3)
+    assert model.module.autoencoder.training
+    z = np.random.default_rng(0).normal(size=(40, 4))
+    before = copy.deepcopy(model.module.state_dict())
+    means = model.decode(z, 100.0, return_mean=True, seed=0)
+    one = model.decode(z[:1], 100.0, return_mean=True, seed=0)
+    np.testing.assert_allclose(means[:1], one, rtol=1e-4)
+    assert all(torch.equal(v, model.module.state_dict()[k]) for k, v in before.items())
+    model.train_autoencoder(1, **QUIET)
+    model.train_diffusion(100, **QUIET)
+    break_off(model.train_diffusion, max_steps=1000)
+    assert model.module.diffusion.training
+    model.sample_latent(10, seed=0)
+    assert not model.module.diffusion.training

@@ -107,14 +107,17 @@ def test_free_bits_hold_the_kl_term_of_each_latent_up():
     torch.testing.assert_close(loss.kl_local_sum / 32, kl.sum())
 
 
-@pytest.mark.parametrize("bias", [-200.0, 200.0])
-def test_dispersions_beyond_single_precision_have_a_likelihood(bias):
+@pytest.mark.parametrize("log_theta", [-200.0, 200.0])
+@pytest.mark.parametrize("dispersion", ["gene", "gene-batch", "gene-label", "gene-cell"])
+def test_dispersions_beyond_single_precision_have_a_likelihood(dispersion, log_theta):
     """As where one gene makes up nearly all of a cell."""
     torch.manual_seed(0)
-    module = CountAutoencoder(n_input=4, n_batch=1, n_labels=1, dispersion="gene-cell")
+    module = CountAutoencoder(n_input=4, n_batch=2, n_labels=2, dispersion=dispersion)
+    own = module.decoder.px_r_decoder.bias if dispersion == "gene-cell" else module.px_r
     with torch.no_grad():
-        module.decoder.px_r_decoder.bias.fill_(bias)
-    dist = module.decode(torch.zeros(8, 10), torch.full((8, 1), 5.0), torch.zeros(8, 1).long())
+        own.fill_(log_theta)
+    codes = torch.zeros(8, 1).long()
+    dist = module.decode(torch.zeros(8, 10), torch.full((8, 1), 5.0), codes, labels=codes)
     off = -dist.log_prob(torch.tensor([100.0, 3.0, 0.0, 1.0]).expand(8, 4)).sum()
     off.backward()
     gradients = [p.grad for p in module.parameters() if p.grad is not None]

@@ -115,4 +115,6 @@ def test_few_signals_are_kept(conditions):
     with torch.no_grad(), keeping_signals(kept):
         for time in torch.linspace(0.1, 0.9, 100):
             net(x, time.expand(N), conditions)
+        last = {key[1] for key in kept}
     assert 0 < len(kept) <= 32
+    assert max(last) == pytest.approx(0.9)

@@ -15,7 +15,7 @@ from scvi.utils import track
 from torch import Tensor
 from torch.distributions import Distribution
 
-from scldm.diffusion import Sampler
+from scldm.diffusion import Heun, Sampler
 from scldm.module import ASKED, decoder_inputs, given_key, sample_counts
 
 from ._blocks import BLOCK_SIZE, Stream, blocks, generator
@@ -25,11 +25,13 @@ from ._order import DISTILLED, Order, checked_sampler, is_distilled
 
 __all__ = ["JointGenerationMixin", "joint_sampler"]
 
+_HEUN_STEPS = 16
+
 LatentsOf = Callable[[int, np.ndarray], tuple[Tensor, Tensor]]
 
 
 def joint_sampler(sampler: str | Sampler, steps: int | None) -> tuple[Sampler, int | None]:
-    """Return the rule and its number of steps, four times its own where none is given.
+    """Return the rule and its number of steps, more than its own where none is given.
 
     Latents of several modalities depend on one another, and on few steps their spread is too small.
     """
@@ -38,7 +40,9 @@ def joint_sampler(sampler: str | Sampler, steps: int | None) -> tuple[Sampler, i
             f"`sampler={DISTILLED!r}` needs a student, which this model does not make."
         )
     rule, n_steps = checked_sampler(sampler, steps, 0)
-    return rule, n_steps if steps is not None or n_steps is None else 4 * n_steps
+    if steps is not None or n_steps is None:
+        return rule, n_steps
+    return rule, _HEUN_STEPS if isinstance(rule, Heun) else 3 * n_steps
 
 
 class JointGenerationMixin(GenerationMixin):

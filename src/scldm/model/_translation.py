@@ -137,7 +137,7 @@ class TranslationMixin(TasksMixin):
     @recorded
     def impute(
         self,
-        data: MuData | AnnData | None = None,
+        data: MuData | AnnData | Mapping[str, AnnData] | None = None,
         *,
         return_mean: bool = False,
         n_samples: int = 1,
@@ -152,7 +152,7 @@ class TranslationMixin(TasksMixin):
         Parameters
         ----------
         data
-            Cells as they were registered; ``None`` takes the training data.
+            Cells as they were registered, or ``AnnData`` by modality; ``None`` takes the training data.
         return_mean
             Fill in expected counts, means over ``n_samples`` draws, in place of one draw.
         n_samples
@@ -213,7 +213,7 @@ class TranslationMixin(TasksMixin):
                 counts = counts.copy()
             parts[name] = self._part(name, counts, names)
         filled = self.layout.write(obs, parts)
-        _keep_columns(self._data if data is None else data, filled)
+        self._keep_columns(self._data if data is None else data, filled)
         filled.uns["scldm"] = {
             **provenance(),
             "seed": seed,
@@ -223,6 +223,28 @@ class TranslationMixin(TasksMixin):
             "missing_features": cells.missing,
         }
         return filled
+
+    def _keep_columns(self, data: Any, filled: MuData | AnnData) -> None:
+        """Copy the columns of ``obs``, and of that of modalities, that are the user's own."""
+        whole: list[tuple[pd.DataFrame, Any]] = []
+        if isinstance(data, Mapping):
+            mods = getattr(self.layout, "mods", None)
+            whole = [
+                (x.obs, filled if mods is None else filled[mods[name]]) for name, x in data.items()
+            ]
+        elif isinstance(data, MuData):
+            # columns that it has pulled from modalities stay with these
+            pulled = tuple(f"{name}:" for name in data.mod)
+            own = [column for column in data.obs if not str(column).startswith(pulled)]
+            parts = [(x.obs, filled[name]) for name, x in data.mod.items() if name in filled.mod]
+            whole = [(data.obs[own], filled), *parts]
+        else:
+            whole = [(data.obs, filled)]
+        for obs, new in whole:
+            for column in obs:
+                # those of scvi-tools are of the registered data
+                if column not in new.obs and not str(column).startswith("_scvi"):
+                    new.obs[column] = obs[column].reindex(new.obs_names)
 
     def _checked_modalities(self, argument: str, names: str | Sequence[str]) -> list[str]:
         asked = listed(argument, names)
@@ -260,14 +282,6 @@ class TranslationMixin(TasksMixin):
         for key in obs.obsm:
             new.obsm[key] = obs.obsm[key]
         return new
-
-
-def _keep_columns(data: MuData | AnnData, filled: MuData | AnnData) -> None:
-    """Copy the columns of ``obs`` that are the user's own and not yet there."""
-    for column in data.obs:
-        # those of scvi-tools are of the registered data
-        if column not in filled.obs and not str(column).startswith("_scvi"):
-            filled.obs[column] = data.obs[column].reindex(filled.obs_names)
 
 
 def _put_rows(counts: Any, new: Any, rows: np.ndarray, n: int) -> Any:

@@ -102,6 +102,13 @@ class CountAutoencoder(VAE):
             # scvi-tools takes the exponential of what this head returns
             self.decoder.px_r_decoder.register_forward_hook(_bound_output)
 
+    def generative(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Decode as :meth:`scvi.module.VAE.generative` does."""
+        if self.dispersion != "gene-cell":
+            with torch.no_grad():
+                self.px_r.copy_(bounded_log_theta(self.px_r))
+        return super().generative(*args, **kwargs)
+
     def start_from_moments(self, scale: Tensor, theta: Tensor) -> None:
         """Start the decoder at the data's gene means and dispersions.
 

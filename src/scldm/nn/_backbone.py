@@ -117,7 +117,7 @@ class Backbone(nn.Module, ABC):
             )
 
         content = [(name, value.numpy().tobytes()) for name, value in given.items()]
-        signal = recalled((id(self), float(t[0]), *content), len(kinds), made)
+        signal = recalled((self, float(t[0]), *content), len(kinds), made)
         return signal._replace(rows=rows)
 
     def body(self, h: Tensor, signal: Signal) -> Tensor:

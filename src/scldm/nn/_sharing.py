@@ -2,7 +2,8 @@
 
 When cells are sampled, all are at the same time and many have the same conditions. Their embeddings and
 what blocks make of them are then the same too, and take about half of the arithmetic of a small network.
-They are also the same from one block of cells to the next, for as long as the network does not change.
+They are also the same in the next block of cells that asks for the same kinds, for as long as the network
+does not change.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ _FEWEST = 16
 """Matrix products of fewer rows are rounded otherwise, and results should not depend on sharing."""
 
 _MOST_KEPT = 32
-"""Kinds of cells in, and number of, the signals that are kept: as many as few steps have times."""
+"""Kinds of cells in a signal that is kept, and number of these: a few MiB for the default network."""
 
 _kept: ContextVar[dict[Hashable, Any] | None] = ContextVar("kept", default=None)
 
 
 @contextmanager
 def keeping_signals(signals: dict[Hashable, Any]) -> Iterator[None]:
-    """Let networks keep their signals in a dictionary, which must not outlive a change of their weights."""
+    """Let networks keep what steers them in a dictionary.
+
+    It must not be used any more when their weights, mode, type or device have changed.
+    """
     token = _kept.set(signals)
     try:
         yield
@@ -40,15 +44,15 @@ def keeping_signals(signals: dict[Hashable, Any]) -> Iterator[None]:
 
 
 def recalled(key: Hashable, size: int, make: Callable[[], T]) -> T:
-    """Return what was made for a key before, or make it, and keep it where there is a place for it."""
+    """Return what was made for a key before, or make it; what was used last is kept."""
     kept = _kept.get()
     if kept is None:
         return make()
-    if key in kept:
-        return kept[key]
-    made = make()
-    if size <= _MOST_KEPT and len(kept) < _MOST_KEPT:
+    made = kept.pop(key) if key in kept else make()
+    if size <= _MOST_KEPT:
         kept[key] = made
+    if len(kept) > _MOST_KEPT:
+        kept.pop(next(iter(kept)))
     return made
 
 
@@ -88,7 +92,7 @@ def _kinds(conditions: Mapping[str, Tensor], n: int) -> tuple[np.ndarray, np.nda
         return np.zeros(1, np.int64), np.zeros(n, np.int64)
     together = torch.cat(values, dim=1).contiguous().numpy()
     n_bytes = together.shape[1] * together.itemsize
-    # one code is the rule, and numbers are sorted faster than strings of bytes
-    keys = together.view("i8" if n_bytes == 8 else f"V{n_bytes}")[:, 0]
+    # numbers are sorted faster than strings of bytes
+    keys = together.view({4: "i4", 8: "i8"}.get(n_bytes, f"V{n_bytes}"))[:, 0]
     _, first, rows = np.unique(keys, return_index=True, return_inverse=True)
     return first, rows
