@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from scipy import sparse
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 from tqdm.auto import tqdm
 
@@ -303,7 +303,6 @@ class GenerationMixin:
     ) -> tuple[Tensor, Tensor]:
         """Return latents and log library sizes of one whole block, of given noise or new."""
         diffusion = self.module.diffusion
-        self._no_dropout(diffusion)
         source = generator(self.device, order.seed, Stream.LATENT, block)
         if noise is None:
             shape = (BLOCK_SIZE, diffusion.n_dims)
@@ -340,17 +339,13 @@ class GenerationMixin:
     def _distribution(
         self, z: Tensor, log_library: Tensor, inputs: Mapping[str, Tensor]
     ) -> Distribution:
-        self._no_dropout(self.module.autoencoder)
+        # to ask costs nothing, to set takes as long as a layer; a stage that broke off leaves it set
+        if self.module.autoencoder.training:
+            self.module.eval()
         on_device = {name: values.to(self.device) for name, values in inputs.items()}
         return self.module.autoencoder.decode(
             z.to(self.device), log_library.to(self.device), **on_device
         )
-
-    def _no_dropout(self, part: nn.Module) -> None:
-        """Leave the mode of training, in which a stage that broke off leaves what it trained."""
-        # to ask costs nothing, to set takes as long as a layer
-        if part.training:
-            self.module.eval()
 
     def _decoder_inputs(self, frame: pd.DataFrame) -> dict[str, Tensor]:
         """Return what the decoder depends on besides latents, one row for each cell."""
