@@ -72,5 +72,5 @@ def _binned(path: Path, column: str) -> ad.AnnData:
     adata = adata[(time >= 0).to_numpy()].copy()
     time = adata.obs[column].astype(float)
     bins = pd.qcut(time, N_BINS, labels=False, duplicates="drop")
-    adata.obs[TIME] = time.groupby(bins).transform("mean").to_numpy(np.float64)
+    adata.obs[TIME] = time.groupby(bins).transform("mean").round(6).to_numpy(np.float64)
     return adata
