@@ -18,7 +18,7 @@ from scldm.diffusion import EntropicTransport, ExactTransport, Transport, Unbala
 
 from .predictors import encode, fitted, interpolated, predicted
 from .rulers import Ruler
-from .tasks import TIME, tasks_of
+from .tasks import TIME, Task, tasks_of
 
 __all__ = ["CHOICES", "setting_rows"]
 
@@ -57,7 +57,7 @@ def setting_rows(
 
 
 def _rows(
-    task, model: SCLDM, ruler: Ruler, seed: int, transport: Transport
+    task: Task, model: SCLDM, ruler: Ruler, seed: int, transport: Transport
 ) -> Iterator[tuple[str, dict[str, float]]]:
     scvi.settings.seed = seed
     model.train_trajectory(transport=transport, enable_progress_bar=False)
