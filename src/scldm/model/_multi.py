@@ -35,6 +35,7 @@ from ._multi_setup import MultiSetupMixin
 from ._networks import build_joint_diffusion, compiled
 from ._recipe import Recipe
 from ._registered import conditions_from_registry
+from ._spread import SpreadMixin
 from ._training import TrainingMixin
 from ._translation import TranslationMixin
 
@@ -47,6 +48,7 @@ class MultiLDM(
     MultiSetupMixin,
     TranslationMixin,
     ModalityReadingMixin,
+    SpreadMixin,
     JointGenerationMixin,
     FilesMixin,
     HubMixin,
@@ -265,14 +267,17 @@ class MultiLDM(
     def train_diffusion(
         self, max_steps: int | None = None, *, early_stopping: bool = True, **kwargs: Any
     ) -> None:
-        """Train stage 2, as :meth:`SCLDM.train_diffusion` does, but with early stopping.
+        """Train stage 2, as :meth:`SCLDM.train_diffusion` does, but with early stopping, and :meth:`calibrate`.
 
         Parameters
         ----------
         max_steps, early_stopping, **kwargs
             As there.
         """
+        self.spreads_ = None
         super().train_diffusion(max_steps, early_stopping=early_stopping, **kwargs)
+        if len(self.validation_indices):
+            self.calibrate()
 
     def _latent_sizes(
         self, n_latent: int | Mapping[str, int] | None, is_aligned: bool

@@ -54,6 +54,9 @@ class Task(NamedTuple):
 class TasksMixin:
     """What the methods share that answer for some modalities given others."""
 
+    spreads_: dict[str, float] | None = None
+    """By modality, the factor of the noise that predictions of it start from."""
+
     def _joined(self, data: Any, names: Sequence[str]) -> Joined:
         """Return cells of the user, or the training data, as a table."""
         if data is None or data is self._data:
@@ -170,10 +173,18 @@ class TasksMixin:
         rule: Sampler,
         steps: int | None,
         guidance_scale: float = 1.0,
+        spreads: Mapping[str, float] | None = None,
     ) -> tuple[pd.DataFrame, Callable[[int, np.ndarray], tuple[Tensor, Tensor]]]:
-        """Return conditions of cells, and what makes latents of a block of them."""
+        """Return conditions of cells, and what makes latents of a block of them.
+
+        ``spreads`` are factors of the noise by modality, those of the model by default.
+        """
         frame, encoded = task.at(rows)
         diffusion = self.module.diffusion
+        factors = {**self._spread_of(self.modalities), **(spreads or {})}
+        scale = torch.tensor([factors[name] for name in self.modalities])[
+            diffusion.owner.cpu()
+        ].to(self.device)
         denoiser = diffusion.denoiser(scale=float(guidance_scale))
 
         @torch.inference_mode()
@@ -181,11 +192,16 @@ class TasksMixin:
             self.module.eval()
             source = generator(self.device, seed, Stream.LATENT, block)
             shape = (BLOCK_SIZE, diffusion.n_dims)
-            noise = torch.randn(shape, generator=source, device=self.device)
+            noise = torch.randn(shape, generator=source, device=self.device) * scale
             known = self._on_device(encoded, padded)
             return diffusion.sample(noise, known, rule, steps, source, denoiser)
 
         return frame, latents_of
+
+    def _spread_of(self, modalities: Sequence[str]) -> dict[str, float]:
+        """Return the factor of the noise that predictions of each modality start from."""
+        known = self.spreads_ or {}
+        return {name: known.get(name, 1.0) for name in modalities}
 
     @torch.inference_mode()
     def _means_of(

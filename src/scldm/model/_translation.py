@@ -129,6 +129,7 @@ class TranslationMixin(TasksMixin):
             "n_samples": n_samples,
             "return_mean": return_mean,
             "guidance_scale": guidance_scale,
+            "spread": self._spread_of(targets),
             "missing_features": cells.missing,
             "conditions": task.described,
         }
@@ -220,6 +221,7 @@ class TranslationMixin(TasksMixin):
             "sampler": name_of(rule),
             **({} if n_steps is None else {"steps": n_steps}),
             "return_mean": return_mean,
+            "spread": self._spread_of(wanted),
             "missing_features": cells.missing,
         }
         return filled
