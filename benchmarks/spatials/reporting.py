@@ -24,7 +24,8 @@ LEGEND = (
     "Means over seeds; the best of each column is bold (`variance_ratio` and `gradient_slope` should be "
     "1, `coverage_50` 0.5, `coverage_90` 0.9). Rows of real halves, of labels and of the truth know what "
     "the others do not, and take no part. `seconds` is the processor's time for training and drawing; "
-    "our methods share their training. An energy distance below zero is so by chance, and as good as zero."
+    "our methods share their training. An energy distance below zero is so by chance, and as good as zero; "
+    "`energy_within` compares each section with itself."
 )
 NOTES = {
     "region": "The 15% of places nearest to the middle of each section are taken away.",
@@ -95,7 +96,7 @@ def _marked(name: str, values: pd.Series) -> list[str]:
     text = ["" if np.isnan(v) else f"{v:.{digits}f}" for v in values]
     loss = -values if name in HIGH else (values - RIGHT.get(name, 0.0)).abs()
     # below zero is chance
-    loss = values.clip(lower=0) if name == "energy" else loss
+    loss = values.clip(lower=0) if name.startswith("energy") else loss
     loss = loss[~values.index.isin(APART)].dropna().round(digits)
     if name in UNMARKED or loss.empty:
         return text

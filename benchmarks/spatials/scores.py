@@ -42,13 +42,19 @@ def score(task: Task, answer: Answer) -> Row:
 def floor(task: Task) -> Row:
     """Return the energy distance between halves of the places that were taken away."""
     true = task.values(task.true.X)
+    section = task.column(task.sections, asked=True)
+    section = np.zeros(len(true)) if section is None else section[: len(true)]
     rng = np.random.default_rng(task.seed)
-    size = min(len(true) // 2, MOST)
-    found = []
-    for _ in range(REPEATS):
-        first, second = np.split(rng.permutation(len(true))[: 2 * size], 2)
-        found.append(energy_distance(true[first], true[second]))
-    return {"energy": float(np.mean(found))}
+    own = [true[section == name] for name in np.unique(section)]
+    within = np.average([_halves(x, rng) for x in own], weights=[len(x) for x in own])
+    return {"energy": _halves(true, rng), "energy_within": float(within)}
+
+
+def _halves(x: np.ndarray, rng: np.random.Generator) -> float:
+    """Return the energy distance between halves of cells, mean over several cuts."""
+    size = min(len(x) // 2, MOST)
+    cuts = [np.split(rng.permutation(len(x))[: 2 * size], 2) for _ in range(REPEATS)]
+    return float(np.mean([energy_distance(x[first], x[second]) for first, second in cuts]))
 
 
 def _known(task: Task, answer: Answer) -> Row:

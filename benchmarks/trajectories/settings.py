@@ -28,8 +28,10 @@ CHOICES: dict[str, Transport] = {
     "unbalanced (default)": UnbalancedTransport(),
     "unbalanced, epsilon 0.01": UnbalancedTransport(epsilon=0.01),
     "unbalanced, epsilon 0.2": UnbalancedTransport(epsilon=0.2),
+    "unbalanced, slack 0.02": UnbalancedTransport(slack=0.02),
     "unbalanced, slack 0.1": UnbalancedTransport(slack=0.1),
     "unbalanced, slack 5": UnbalancedTransport(slack=5.0),
+    "unbalanced, arrivals": UnbalancedTransport(later_slack=0.5),
     "entropic": EntropicTransport(),
     "exact": ExactTransport(),
 }

@@ -226,6 +226,22 @@ def test_compare_shows_what_means_lose(tissue):
     assert row["energy"] == pytest.approx(five)
 
 
+def test_cells_in_the_wrong_section_are_seen_within_sections_only():
+    rng = np.random.default_rng(0)
+    section = np.repeat(["one", "two"], 60)
+    level = np.where(section == "one", 0.0, 3.0)[:, None]
+    where = np.column_stack([np.tile(np.arange(60.0), 2), rng.uniform(size=120)])
+    true = level + rng.normal(size=(120, 5))
+    draws = level + rng.normal(size=(5, 120, 5))
+    # each section's cells in the other's place
+    swapped = draws[:, ::-1]
+    right, wrong = (spatial.compare(true, x, where, groups=section) for x in (draws, swapped))
+    assert wrong["energy"] == pytest.approx(right["energy"])
+    assert abs(right["energy_within"]) < 0.3 < 2 < wrong["energy_within"]
+    alone = spatial.compare(true, draws, where)
+    assert alone["energy_within"] == alone["energy"]
+
+
 def test_compare_takes_the_mean_of_samples(tissue, sections):
     true, draws, where = tissue["true"], tissue["samples"], tissue["where"]
     alone = spatial.compare(true, draws, where, groups=sections, most_cells=40)

@@ -250,6 +250,8 @@ def compare(
     Of means: ``pcc``, ``smoothed_pcc``, ``ssim`` and ``js`` (means over genes that have them; ``js`` is
     NaN where true values are below zero) and ``rmse``. Of samples: ``variance_ratio`` (median over
     genes), ``energy`` (between true cells and those of a sample, mean over five samples at most),
+    ``energy_within`` (that of each section by itself, mean over places: cells of one section that are put
+    into another cancel out in the former, and not in this),
     ``crps``, ``coverage_50`` and ``coverage_90`` (means over genes; coverage is NaN where there are no
     samples), ``morans_correlation`` and ``morans_error``.
 
@@ -264,10 +266,12 @@ def compare(
     if samples is not None and np.ndim(predicted) == 3:
         raise ValueError("`predicted` holds samples itself, so `samples` must be left out.")
     draws = found if samples is None else as_samples(samples, "samples", x)
+    most_cells = whole(most_cells, "most_cells")
     return {
         **_of_means(x, found.mean(axis=0), neighbours(places, n_neighbors, groups)),
         "variance_ratio": _over_genes(variance_ratio(x, draws), median=True),
-        "energy": _energy(x, draws, whole(most_cells, "most_cells"), seed),
+        "energy": _energy(x, draws, most_cells, seed),
+        "energy_within": _energy_within(x, draws, groups, most_cells, seed),
         "crps": float(translation.crps(x, draws).mean()),
         **_coverages(x, draws if has_samples else None, seed),
         **_of_agreement(_agreement(x, draws, neighbours(places, 6, groups))),
@@ -303,6 +307,17 @@ def _energy(x: Array, draws: Array, most_cells: int, seed: int) -> float:
     rows = np.random.default_rng(seed).permutation(len(x))[: max(2, most_cells)]
     some = draws[:_SAMPLES_OF_ENERGY]
     return float(np.mean([energy_distance(x[rows], draw[rows]) for draw in some]))
+
+
+def _energy_within(
+    x: Array, draws: Array, groups: ArrayLike | None, most_cells: int, seed: int
+) -> float:
+    if groups is None:
+        return _energy(x, draws, most_cells, seed)
+    names, codes = np.unique(np.asarray(groups), return_inverse=True)
+    sections = [np.flatnonzero(codes == code) for code in range(len(names))]
+    found = [_energy(x[rows], draws[:, rows], most_cells, seed) for rows in sections]
+    return float(np.average(found, weights=[len(rows) for rows in sections]))
 
 
 def _spread(x: Array) -> Array:
