@@ -12,9 +12,12 @@ from scldm.model._spread import _factor, _Interval
 LAYERS = {"rna_layer": "rna", "protein_layer": "protein"}
 
 
-def cells(n_cells=300, first=0):
-    whole = scldm.data.simulate_multiome(500, 40, 10, 5, seed=0)[first : first + n_cells]
-    return md.MuData({name: whole[name].copy() for name in LAYERS.values()})
+DIRECTIONS = {"rna to protein", "protein to rna"}
+
+
+def cells(n_cells=300, first=0, modalities=("rna", "protein")):
+    whole = scldm.data.simulate_multiome(500, 40, 10, 30, seed=0)[first : first + n_cells]
+    return md.MuData({name: whole[name].copy() for name in modalities})
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +40,10 @@ def untouched(trained):
 
 def variance(model, **spreads):
     """Mean variance of draws of proteins of the same cells."""
-    model.spreads_ = spreads
+    model.spreads_ = {name.replace("_", " "): factor for name, factor in spreads.items()}
     drawn = model.translate(cells(40, 400), target="protein", n_samples=30, seed=0)
-    assert drawn.uns["scldm"]["spread"] == {"protein": spreads.get("protein", 1.0)}
+    own = spreads.get("rna_to_protein", 1.0)
+    assert drawn.uns["scldm"]["spread"] == {"rna to protein": own}
     return np.log1p(drawn.X.toarray()).reshape(40, 30, -1).var(axis=1).mean()
 
 
@@ -63,15 +67,15 @@ def test_few_cells_and_flat_intervals_change_little():
 
 
 def test_a_spread_scales_draws_of_its_modality_only(untouched):
-    narrow, as_is, wide = (variance(untouched, protein=x) for x in (0.6, 1.0, 1.4))
+    narrow, as_is, wide = (variance(untouched, rna_to_protein=x) for x in (0.6, 1.0, 1.4))
     assert narrow < 0.95 * as_is < 0.9 * wide
-    assert variance(untouched, rna=0.5) == as_is
+    assert variance(untouched, protein_to_rna=0.5) == as_is
 
 
 def test_cells_from_noise_are_left_alone(untouched):
     made = {}
     for factor in (0.6, 1.0):
-        untouched.spreads_ = {"rna": factor, "protein": factor}
+        untouched.spreads_ = dict.fromkeys(DIRECTIONS, factor)
         made[factor] = untouched.generate(50, seed=0)
     for name in LAYERS.values():
         assert (made[0.6][name].X != made[1.0][name].X).nnz == 0
@@ -79,9 +83,9 @@ def test_cells_from_noise_are_left_alone(untouched):
 
 def test_training_sets_it_and_says_how(untouched):
     kept = dict(untouched.spreads_)
-    assert set(kept) == {"rna", "protein"} and all(0.75 <= x <= 1.25 for x in kept.values())
+    assert set(kept) == DIRECTIONS and all(0.75 <= x <= 1.25 for x in kept.values())
     # what was found before has no part in it
-    untouched.spreads_ = {"rna": 0.8, "protein": 0.8}
+    untouched.spreads_ = dict.fromkeys(DIRECTIONS, 0.8)
     table = untouched.calibrate()
     assert untouched.spreads_ == kept
     assert list(table.columns) == ["spread", "n_cells", "coverage_50", "coverage_90"]
@@ -115,7 +119,41 @@ def test_without_validation_cells_nothing_is_changed():
     )
     assert model.spreads_ is None
     assert model.calibrate().empty
-    assert model.translate(mdata, target="protein").uns["scldm"]["spread"] == {"protein": 1.0}
+    assert model.translate(mdata, target="protein").uns["scldm"]["spread"] == {
+        "rna to protein": 1.0
+    }
+
+
+def test_each_set_of_modalities_that_is_given_has_its_own():
+    names = ("rna", "protein", "atac")
+    mdata = cells(80, modalities=names)
+    # some cells have no proteins, others neither these nor peaks
+    mdata = md.MuData(
+        {"rna": mdata["rna"], "protein": mdata["protein"][:60], "atac": mdata["atac"][:70]}
+    )
+    scldm.MultiLDM.setup_mudata(mdata, modalities={f"{name}_layer": name for name in names})
+    model = scldm.MultiLDM(mdata, n_hidden=8, n_latent=2)
+    model.train(max_epochs=2, max_steps=5, train_size=0.5, enable_progress_bar=False)
+    assert set(model.spreads_) == {
+        f"{sources} to {target}"
+        for target in names
+        for a, b in [[name for name in names if name != target]]
+        for sources in (a, b, f"{a} and {b}")
+    }
+    model.spreads_ = {"rna and atac to protein": 0.9, "rna to protein": 0.8}
+    full = model.impute(seed=0, return_mean=True)
+    assert full.uns["scldm"]["spread"] == {
+        "rna and atac to protein": 0.9,
+        "rna to protein": 0.8,
+        "rna to atac": 1.0,
+    }
+    # the ten that lack peaks too keep theirs when the others' spread is changed
+    model.spreads_ = {"rna and atac to protein": 0.75, "rna to protein": 0.8}
+    again = model.impute(seed=0, return_mean=True)
+    order = full.obs_names.get_indexer(mdata["rna"].obs_names)
+    first, second = (x["protein"].X[order] for x in (full, again))
+    assert (first[:60] == second[:60]).all() and (first[70:] == second[70:]).all()
+    assert (first[60:70] != second[60:70]).any()
 
 
 @pytest.mark.parametrize("name", ["n_cells", "n_samples"])

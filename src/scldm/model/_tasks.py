@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ from ._fields import shortened
 from ._modalities import FEATURES, Joined
 from ._request import put_in
 
-__all__ = ["Task", "TasksMixin", "dense"]
+__all__ = ["Task", "TasksMixin", "dense", "direction"]
 
 _ROWS_AT_A_TIME = 1024
 
@@ -32,6 +32,11 @@ _ROWS_AT_A_TIME = 1024
 def dense(x: Any) -> np.ndarray:
     """Return a dense array of a dense or sparse one."""
     return x.toarray() if sparse.issparse(x) else np.asarray(x)
+
+
+def direction(sources: Sequence[str], target: str) -> str:
+    """Return the name of a direction, ``"rna and atac to protein"``; sources in the model's order."""
+    return f"{' and '.join(sources)} to {target}"
 
 
 class Task(NamedTuple):
@@ -55,7 +60,7 @@ class TasksMixin:
     """What the methods share that answer for some modalities given others."""
 
     spreads_: dict[str, float] | None = None
-    """By modality, the factor of the noise that predictions of it start from."""
+    """By what is predicted of what, see :func:`direction`, the factor of the noise it starts from."""
 
     def _joined(self, data: Any, names: Sequence[str]) -> Joined:
         """Return cells of the user, or the training data, as a table."""
@@ -177,14 +182,12 @@ class TasksMixin:
     ) -> tuple[pd.DataFrame, Callable[[int, np.ndarray], tuple[Tensor, Tensor]]]:
         """Return conditions of cells, and what makes latents of a block of them.
 
-        ``spreads`` are factors of the noise by modality, those of the model by default.
+        ``spreads`` are factors of the noise by direction, those of the model by default.
         """
         frame, encoded = task.at(rows)
         diffusion = self.module.diffusion
-        factors = {**self._spread_of(self.modalities), **(spreads or {})}
-        scale = torch.tensor([factors[name] for name in self.modalities])[
-            diffusion.owner.cpu()
-        ].to(self.device)
+        factors = self._noise_factors(encoded, self.spreads_ if spreads is None else spreads)
+        owner = diffusion.owner.cpu()
         denoiser = diffusion.denoiser(scale=float(guidance_scale))
 
         @torch.inference_mode()
@@ -192,16 +195,41 @@ class TasksMixin:
             self.module.eval()
             source = generator(self.device, seed, Stream.LATENT, block)
             shape = (BLOCK_SIZE, diffusion.n_dims)
-            noise = torch.randn(shape, generator=source, device=self.device) * scale
+            noise = torch.randn(shape, generator=source, device=self.device)
+            noise *= torch.from_numpy(factors[padded])[:, owner].to(self.device)
             known = self._on_device(encoded, padded)
             return diffusion.sample(noise, known, rule, steps, source, denoiser)
 
         return frame, latents_of
 
-    def _spread_of(self, modalities: Sequence[str]) -> dict[str, float]:
-        """Return the factor of the noise that predictions of each modality start from."""
-        known = self.spreads_ or {}
-        return {name: known.get(name, 1.0) for name in modalities}
+    def _noise_factors(
+        self, encoded: Mapping[str, np.ndarray], spreads: Mapping[str, float] | None
+    ) -> np.ndarray:
+        """Return the factor of each modality's noise for each cell, ``(n, n_modalities)``."""
+        factors = np.ones(encoded[ASKED].shape, dtype=np.float32)
+        for cells, names in self._directions_of(encoded):
+            factors[cells] = [(spreads or {}).get(name, 1.0) for name in names]
+        return factors
+
+    def _spread_of(self, task: Task) -> dict[str, float]:
+        """Return the factor of the noise of each direction that cells are predicted in."""
+        return {
+            name: (self.spreads_ or {}).get(name, 1.0)
+            for cells, names in self._directions_of(task.encoded)
+            for name, asked in zip(names, task.encoded[ASKED][cells].any(axis=0), strict=True)
+            if asked
+        }
+
+    def _directions_of(
+        self, encoded: Mapping[str, np.ndarray]
+    ) -> Iterator[tuple[np.ndarray, list[str]]]:
+        """Yield cells that have the same modalities, and the direction to each modality from these."""
+        names = self.modalities
+        held = np.stack([~np.isnan(encoded[given_key(m)]).any(axis=1) for m in names], axis=1)
+        for has in np.unique(held, axis=0):
+            sources = [name for name, own in zip(names, has, strict=True) if own]
+            cells = np.flatnonzero((held == has).all(axis=1))
+            yield cells, [direction(sources, name) for name in names]
 
     @torch.inference_mode()
     def _means_of(
