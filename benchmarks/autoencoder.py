@@ -49,14 +49,16 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of the real data sets")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--sets", nargs="+", choices=DATA, default=list(DATA))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--quick", action="store_true", help="one seed of the smallest set")
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     results = Results(args.out / "autoencoder.csv", ["data", "seed", "setting"])
-    for name in DATA[:1] if args.quick else DATA:
-        for seed in range(1 if args.quick else 3):
+    for name in DATA[:1] if args.quick else args.sets:
+        for seed in [0] if args.quick else args.seeds:
             train, _ = split(args.data / f"{name}.h5ad", seed)
             kept, aside = train_test_split(range(train.n_obs), test_size=0.2, random_state=seed)
             for setting in args.settings:
