@@ -240,6 +240,9 @@ def test_cells_in_the_wrong_section_are_seen_within_sections_only():
     assert abs(right["energy_within"]) < 0.3 < 2 < wrong["energy_within"]
     alone = spatial.compare(true, draws, where)
     assert alone["energy_within"] == alone["energy"]
+    # labels of any kind, as elsewhere
+    mixed = np.array([np.nan if name == "one" else name for name in section], dtype=object)
+    assert np.isfinite(spatial.compare(true, draws, where, groups=mixed)["energy_within"])
 
 
 def test_compare_takes_the_mean_of_samples(tissue, sections):

@@ -241,7 +241,8 @@ def compare(
     n_neighbors
         Of :func:`smoothed_pcc`. Moran's I takes six.
     most_cells
-        The energy distance is that of so many places at most, drawn at random.
+        The energy distance is that of so many places at most, drawn at random, within sections of so many of
+        each.
     seed
         Of these places, and of :func:`scldm.metrics.translation.coverage`.
 
@@ -314,7 +315,7 @@ def _energy_within(
 ) -> float:
     if groups is None:
         return _energy(x, draws, most_cells, seed)
-    names, codes = np.unique(np.asarray(groups), return_inverse=True)
+    names, codes = np.unique(as_labels(groups, len(x), "groups"), return_inverse=True)
     sections = [np.flatnonzero(codes == code) for code in range(len(names))]
     found = [_energy(x[rows], draws[:, rows], most_cells, seed) for rows in sections]
     return float(np.average(found, weights=[len(rows) for rows in sections]))

@@ -122,7 +122,8 @@ class ModalityReadingMixin:
         }
         task = self._task(Joined(cells.adata[both], cells.missing), sources, [name], conditions)
         rule, n_steps = joint_sampler("heun", None)
-        true = np.log1p(dense(cells.adata.obsm[name][both]))
+        # of the type that draws have, in which counts that are equal stay so
+        true = np.log1p(dense(cells.adata.obsm[name][both]).astype(np.float32))
         features = self.features(name)
         predicted = np.empty_like(true)
         inside = {50: np.zeros(len(features)), 90: np.zeros(len(features))}

@@ -198,6 +198,7 @@ class MultiLDM(
         self.trajectory_trained_ = False
         self.spatial_trained_ = False
         self.student_ = None
+        self.spreads_ = None
         self._model_summary_string = (
             f"MultiLDM with modalities: {', '.join(self.modalities)}, latent: {latent}, "
             f"n_latent: {sizes}, conditions: {', '.join(c.name for c in self.conditions) or 'none'}."
@@ -274,7 +275,6 @@ class MultiLDM(
         max_steps, early_stopping, **kwargs
             As there.
         """
-        self.spreads_ = None
         super().train_diffusion(max_steps, early_stopping=early_stopping, **kwargs)
         if len(self.validation_indices):
             self.calibrate()
@@ -346,4 +346,5 @@ class MultiLDM(
         return False
 
     def _forget_student(self) -> None:
-        """Do nothing: this model makes no students."""
+        """Forget what was found of the diffusion before; this model makes no students."""
+        self.spreads_ = None

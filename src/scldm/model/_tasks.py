@@ -186,7 +186,9 @@ class TasksMixin:
         """
         frame, encoded = task.at(rows)
         diffusion = self.module.diffusion
-        factors = self._noise_factors(encoded, self.spreads_ if spreads is None else spreads)
+        if spreads is None:
+            spreads = self._spreads_with(rule, guidance_scale)
+        factors = self._noise_factors(encoded, spreads)
         owner = diffusion.owner.cpu()
         denoiser = diffusion.denoiser(scale=float(guidance_scale))
 
@@ -203,18 +205,26 @@ class TasksMixin:
         return frame, latents_of
 
     def _noise_factors(
-        self, encoded: Mapping[str, np.ndarray], spreads: Mapping[str, float] | None
+        self, encoded: Mapping[str, np.ndarray], spreads: Mapping[str, float]
     ) -> np.ndarray:
         """Return the factor of each modality's noise for each cell, ``(n, n_modalities)``."""
         factors = np.ones(encoded[ASKED].shape, dtype=np.float32)
         for cells, names in self._directions_of(encoded):
-            factors[cells] = [(spreads or {}).get(name, 1.0) for name in names]
+            factors[cells] = [spreads.get(name, 1.0) for name in names]
         return factors
 
-    def _spread_of(self, task: Task) -> dict[str, float]:
+    def _spreads_with(self, rule: Sampler, guidance_scale: float) -> Mapping[str, float]:
+        """Return the factors that were found, where they hold: a stochastic rule has a spread of its own."""
+        known = rule.deterministic and guidance_scale == 1.0
+        return (self.spreads_ or {}) if known else {}
+
+    def _spread_of(
+        self, task: Task, rule: Sampler, guidance_scale: float = 1.0
+    ) -> dict[str, float]:
         """Return the factor of the noise of each direction that cells are predicted in."""
+        spreads = self._spreads_with(rule, guidance_scale)
         return {
-            name: (self.spreads_ or {}).get(name, 1.0)
+            name: spreads.get(name, 1.0)
             for cells, names in self._directions_of(task.encoded)
             for name, asked in zip(names, task.encoded[ASKED][cells].any(axis=0), strict=True)
             if asked

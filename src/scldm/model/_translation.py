@@ -129,7 +129,7 @@ class TranslationMixin(TasksMixin):
             "n_samples": n_samples,
             "return_mean": return_mean,
             "guidance_scale": guidance_scale,
-            "spread": self._spread_of(task),
+            "spread": self._spread_of(task, rule, guidance_scale),
             "missing_features": cells.missing,
             "conditions": task.described,
         }
@@ -221,7 +221,7 @@ class TranslationMixin(TasksMixin):
             "sampler": name_of(rule),
             **({} if n_steps is None else {"steps": n_steps}),
             "return_mean": return_mean,
-            "spread": self._spread_of(task),
+            "spread": self._spread_of(task, rule),
             "missing_features": cells.missing,
         }
         return filled
