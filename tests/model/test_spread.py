@@ -156,6 +156,8 @@ def test_other_data_have_no_validation_cells(trained, tmp_path):
 
 def test_what_is_refused_changes_nothing(untouched):
     before = dict(untouched.spreads_)
+    with pytest.raises(ValueError, match="two modalities"):
+        untouched.calibrate({"rna": cells(20, 400)["rna"]})
     with pytest.raises(ValueError, match="max_steps"):
         untouched.train_diffusion(max_steps=-1)
     assert untouched.spreads_ == before

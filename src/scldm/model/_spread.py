@@ -81,7 +81,7 @@ class SpreadMixin(TasksMixin):
         Raises
         ------
         ValueError
-            If a number is not one of things, or there are no such cells.
+            If a number is not one of things, or no such cell has two modalities.
         RuntimeError
             If the model is not trained, or has not the data that it was trained on and none are given.
         """
@@ -107,6 +107,10 @@ class SpreadMixin(TasksMixin):
             rows[direction(sources, target)] = (spread, len(cells), *before, *after)
         names = ["spread", "n_cells", *_named("coverage"), *_named("calibrated")]
         found = pd.DataFrame.from_dict(rows, orient="index", columns=names)
+        if data is not None and not found["n_cells"].any():
+            raise ValueError(
+                "`data` have no cell with two modalities, one to predict of the other."
+            )
         self.spreads_ = {str(name): float(factor) for name, factor in found["spread"].items()}
         return found
 
