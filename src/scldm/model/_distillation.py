@@ -129,7 +129,7 @@ class DistillationMixin:
                 diffusion.student, diffusion.n_student_steps = before
                 raise
 
-    def _forget_student(self) -> None:
+    def _forget_dependents(self) -> None:
         """Drop the student; call when its teacher or the latents change."""
         self.module.diffusion.student = None
         self.module.diffusion.n_student_steps = 0

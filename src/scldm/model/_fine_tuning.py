@@ -115,7 +115,7 @@ class FineTuningMixin:
             self.training_frame_ = self._read_conditions(adata)
             after = self._encode(adata)
             self._check_latents(before[split[0]], after[split[0]])
-        self._forget_student()
+        self._forget_dependents()
         self.perturbation_trained_ = self.trajectory_trained_ = self.spatial_trained_ = False
 
     def _check_latents(self, before: Latents, after: Latents) -> None:

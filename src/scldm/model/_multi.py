@@ -345,6 +345,6 @@ class MultiLDM(
     def _can_learn_space(self) -> bool:
         return False
 
-    def _forget_student(self) -> None:
+    def _forget_dependents(self) -> None:
         """Forget what was found of the diffusion before; this model makes no students."""
         self.spreads_ = None

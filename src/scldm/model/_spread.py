@@ -150,13 +150,13 @@ class SpreadMixin(TasksMixin):
         def inside(factor: float) -> Array:
             return self._inside(task, direction(sources, target), target, n_samples, seed, factor)
 
-        binary = self.module.autoencoder[target].likelihood.largest <= 1
-        tried = (1.0,) if binary else _TRIED
-        shares = {factor: inside(factor) for factor in tried}
-        as_is = shares[1.0]
-        # of what is there or not, any mean has intervals that hold what they should
-        factor = 1.0 if binary else best_factor(shares, len(task.frame))
-        then = as_is if factor == 1 else inside(factor)
+        as_is = inside(1.0)
+        if self.module.autoencoder[target].likelihood.largest <= 1:
+            # of what is there or not, any mean has intervals that hold what they should
+            return 1.0, as_is, as_is
+        shares = {factor: as_is if factor == 1 else inside(factor) for factor in _TRIED}
+        factor = best_factor(shares, len(task.frame))
+        then = inside(factor)
         if _off(then) >= _off(as_is):
             return 1.0, as_is, as_is
         return factor, as_is, then

@@ -225,7 +225,7 @@ class TrainingMixin(LoadingMixin):
         plan = kind(self.module.autoencoder, **plan_kwargs)
         self.diffusion_trained_ = self.perturbation_trained_ = False
         self.trajectory_trained_ = self.spatial_trained_ = False
-        self._forget_student()
+        self._forget_dependents()
         if trainer_kwargs.get("strategy") in _PLAIN_DDP:
             # scvi-tools' autoencoder has heads that some likelihoods leave unused
             trainer_kwargs["strategy"] += "_find_unused_parameters_true"
@@ -285,7 +285,7 @@ class TrainingMixin(LoadingMixin):
         adata = self._adata_manager_or_raise().adata
         self.training_frame_ = self._read_conditions(adata)
         self.diffusion_trained_ = False
-        self._forget_student()
+        self._forget_dependents()
         split = self._split_of(adata)
         # the plan holds the diffusion alone, so no gradient can reach the autoencoder
         latents = self._encode(adata)
