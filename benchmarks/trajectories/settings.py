@@ -40,11 +40,16 @@ CHOICES: dict[str, Transport] = {
 def setting_rows(
     folder: Path, seed: int, done: Callable[..., bool]
 ) -> Iterator[dict[str, object]]:
-    """Yield a row for each set, inner bin, choice and method, but for bins whose last row is done."""
+    """Yield a row for each set, inner bin, choice and method, but for choices that are done."""
     for name, column in PSEUDOTIMES.items():
         for task in tasks_of(_binned(folder / f"{name}.h5ad", column), name, seed):
             about = {"data": name, "time": task.time}
-            if done(**about, seed=seed, method=f"flow: {list(CHOICES)[-1]}"):
+            missing = [
+                choice
+                for choice in CHOICES
+                if not done(**about, seed=seed, method=f"scldm, flow: {choice}")
+            ]
+            if not missing:
                 continue
             model = fitted(task, seed)
             ruler = Ruler(task, lambda cells, model=model: encode(model, cells), seed)
@@ -53,8 +58,8 @@ def setting_rows(
                 if method.startswith("McCann"):
                     row = ruler.row(found.latent, found.pcs, found.counts)
                     yield {**about, "method": method, **row}
-            for choice, transport in CHOICES.items():
-                for method, row in _rows(task, model, ruler, seed, transport):
+            for choice in missing:
+                for method, row in _rows(task, model, ruler, seed, CHOICES[choice]):
                     yield {**about, "method": f"{method}: {choice}", **row}
 
 
