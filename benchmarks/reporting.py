@@ -17,11 +17,14 @@ DECODING = "scVI, N(0, I)"
 
 HEADLINE = {
     "w2_to_floor": "W2, floor = 1",
-    "mmd2": "MMD²",
+    "mmd2": "1000 MMD²",
     "auc_genes": "forest's AUC, genes",
     "label_f1": "label F1",
     "nn_ratio": "nearest-neighbour ratio",
 }
+UNITS = {"mmd2": 1000}
+"""By what values are multiplied in the table."""
+
 COSTS = {
     "train_to_scvi": "train, scVI = 1",
     "cells_to_scvi": "cells per s, scVI = 1",
@@ -73,7 +76,11 @@ def section(name: str, rows: pd.DataFrame) -> str:
     if counts.nunique() > 1:
         headline["seeds"] = counts.astype(str)
     for metric, title in HEADLINE.items():
-        cells = [f"{m:.3f} ± {s:.3f}" for m, s in zip(means[metric], spreads[metric], strict=True)]
+        times = UNITS.get(metric, 1)
+        cells = [
+            f"{times * m:.3f} ± {times * s:.3f}"
+            for m, s in zip(means[metric], spreads[metric], strict=True)
+        ]
         headline[title] = [c.replace(" ± nan", "").replace("nan", "") for c in cells]
         best = nearest_to_floor(means[metric])
         headline.loc[best, title] = f"**{headline.loc[best, title]}**"

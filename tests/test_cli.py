@@ -202,7 +202,14 @@ def test_an_error_while_writing_leaves_the_old_file(tmp_path):
 def test_demo(tmp_path, capsys):
     out = tmp_path / "demo"
     assert cli.main(["demo", "--out", str(out), "--seed", "1", *TINY]) == 0
-    written = {"generated.h5ad", "metrics.csv", "compare.png", "history.png", "model"}
+    written = {
+        "generated.h5ad",
+        "metrics.csv",
+        "metrics.json",
+        "compare.png",
+        "history.png",
+        "model",
+    }
     assert {path.name for path in out.iterdir()} == written
     new = ad.read_h5ad(out / "generated.h5ad")
     assert new.shape == (140, 765)

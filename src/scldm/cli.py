@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from sklearn.model_selection import train_test_split
 import scldm
 from scldm.data import pbmc68k
 from scldm.metrics import evaluate, side_by_side
+from scldm.metrics._rows import ALL
 from scldm.pl import compare, history, report
 
 __all__ = ["main"]
@@ -37,6 +39,13 @@ SETUP = {
 COVARIATES = ("categorical_covariate_keys", "continuous_covariate_keys")
 TRAINING = {"max_epochs": int, "max_steps": int, "accelerator": str}
 SAMPLING = {"sampler": str, "steps": int, "guidance_scale": float, "batch_size": int}
+RULER: dict[str, type] = {
+    "n_top_genes": int,
+    "n_pcs": int,
+    "max_cells": int,
+    "n_bootstrap": int,
+    "n_jobs": int,
+}
 NUMERIC_CONDITIONS = ("dose", "time")
 
 
@@ -136,8 +145,12 @@ def _add_evaluate(commands: Any) -> None:
     command.add_argument(
         "--metrics", nargs="+", metavar="NAME", help="metrics to compute (all that apply)"
     )
-    command.add_argument("--n-pcs", type=int, default=30, help="default: %(default)s")
-    command.add_argument("--out", type=Path, help="csv file to write, a row for each metric")
+    _add_optional(command, RULER)
+    command.add_argument(
+        "--out",
+        type=Path,
+        help="csv file to write, a row for each metric; how cells were prepared goes beside it (json)",
+    )
     command.add_argument("--figure", type=Path, help="figure to write (png, pdf, svg)")
     command.add_argument("--report", type=Path, help="page with all figures to write (html)")
     _add_seed(command)
@@ -240,9 +253,10 @@ def _as_category(model: scldm.SCLDM, name: str, value: str | float) -> Any:
 def _evaluate(args: argparse.Namespace) -> None:
     real, generated = _read(args.real), _read(args.generated)
     train = None if args.real_train is None else _read(args.real_train)
-    options = {"layer": args.layer, "n_pcs": args.n_pcs, "seed": args.seed}
+    options = {"layer": args.layer, "seed": args.seed, **_given(args, ["n_pcs", "max_cells"])}
+    ruler = {**options, **_given(args, RULER)}
     with _step("evaluate"):
-        table = evaluate(real, generated, train, args.groupby, metrics=args.metrics, **options)
+        table = evaluate(real, generated, train, args.groupby, metrics=args.metrics, **ruler)
     if args.out is not None:
         _write_table(table, args.out)
     if args.figure is not None:
@@ -278,10 +292,17 @@ def _write_cells(adata: ad.AnnData, path: Path) -> None:
 def _write_table(table: pd.DataFrame, path: Path) -> None:
     with _beside(path) as draft:
         table.to_csv(draft, index=False)
+    with _beside(path.with_suffix(".json")) as draft:
+        draft.write_text(
+            json.dumps(table.attrs["preprocessing"], indent=2) + "\n", encoding="utf-8"
+        )
 
 
 def _print_table(table: pd.DataFrame) -> None:
     print(side_by_side(table).to_string(float_format="{:.3f}".format))
+    silent = table[(table["group"] == ALL) & (table["note"] != "")]
+    for source, metric, note in silent[["source", "metric", "note"]].itertuples(index=False):
+        print(f"no {metric} of {source}: {note}")
 
 
 @contextmanager

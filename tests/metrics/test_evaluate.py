@@ -18,7 +18,8 @@ from scldm.metrics import _evaluate as module
 from scldm.metrics._split import split_held_out, split_one
 from scldm.metrics._table import METRICS
 
-COLUMNS = ["source", "group", "metric", "value", "low", "high", "better", "n_cells", "note"]
+COLUMNS = ["source", "group", "metric", "value", "low", "high"]
+COLUMNS += ["gap", "gap_low", "gap_high", "better", "n_cells", "note"]
 FORESTS = ["auc_genes", "auc_pcs"]
 LABELLED = ["marker_overlap", "label_f1", "train_on_generated_f1"]
 MEMORY = ["nn_ratio", "near_copies", "membership_auc"]
@@ -105,6 +106,64 @@ def test_values_lie_in_their_intervals_and_nothing_is_missing(table):
     assert (table.loc[table["note"] != "", "group"] != "all").all()
 
 
+def test_a_gap_is_the_difference_from_the_floor_and_its_interval_spares_the_test_cells_chance(
+    table,
+):
+    rows = table[table["note"] == ""].set_index(["source", "group", "metric"])
+    floor, made = rows.loc["floor"], rows.loc["generated"]
+    assert floor[["gap", "gap_low", "gap_high"]].isna().all(axis=None)
+    both = made.index.intersection(floor.index)
+    np.testing.assert_allclose(made.loc[both, "gap"], (made["value"] - floor["value"])[both])
+    assert (made["gap_low"] <= made["gap"]).all() and (made["gap"] <= made["gap_high"]).all()
+    apart = np.hypot(*(side["high"] - side["low"] for side in (made, floor)))
+    paired = made["gap_high"] - made["gap_low"]
+    assert (paired["all"] / apart["all"]).median() < 0.95
+
+
+def test_intervals_end_where_values_can(real, train, sample):
+    table = run(real, sample, train, "cell_type", n_bootstrap=20)
+    for name, metric in METRICS.items():
+        own = table[table["metric"] == name]
+        assert (
+            not (own["low"] < metric.bounds[0]).any()
+            and not (own["high"] > metric.bounds[1]).any()
+        )
+
+
+def test_matrices_are_taken_for_cells(real, train, sample):
+    expected = run(real, sample, train)
+    for kind in (np.asarray, csr_matrix):
+        found = run(*(kind(cells.X.toarray()) for cells in (real, sample, train)))
+        pd.testing.assert_frame_equal(found, expected)
+    with pytest.raises(ValueError, match="`generated` has 3 genes, and `real` has"):
+        run(real, sample.X[:, :3], train)
+
+
+def test_names_of_sources_become_text(real, train, sample):
+    table = run(real, {8: sample, 16: sample}, train)
+    assert table["source"].unique().tolist() == ["floor", "8", "16"]
+
+
+def test_genes_are_chosen_on_the_cells_that_fit_the_projection(real, train, sample):
+    table = run(real, sample, train, n_top_genes=12)
+    about = table.attrs["preprocessing"]
+    assert about["n_genes"] == len(about["genes"]) == 12
+    assert set(about["genes"]) < set(real.var_names)
+    same = run(*(cells[:, about["genes"]].copy() for cells in (real, sample, train)))
+    np.testing.assert_allclose(table["value"], same["value"])
+    assert side_by_side(table).attrs["preprocessing"] == about
+    for wrong in (0, real.n_vars + 1, True):
+        with pytest.raises(ValueError, match="`n_top_genes="):
+            run(real, sample, train, n_top_genes=wrong)
+
+
+def test_cells_may_lie_on_disk(real, train, sample, tmp_path):
+    expected = run(real, sample, train)
+    real.write_h5ad(tmp_path / "real.h5ad")
+    backed = ad.read_h5ad(tmp_path / "real.h5ad", backed="r")
+    pd.testing.assert_frame_equal(run(backed, sample, train), expected)
+
+
 def test_each_metric_says_which_way_is_better(table):
     better = table.groupby("metric")["better"].agg(set)
     assert (better.map(len) == 1).all()
@@ -117,6 +176,9 @@ def test_each_metric_says_which_way_is_better(table):
         "train_on_generated_f1",
     }
     assert set(better[better == "floor"].index) == {
+        "auc_genes",
+        "auc_pcs",
+        "auc_logistic",
         "one_nn_accuracy",
         "precision",
         "density",

@@ -8,6 +8,7 @@ import pytest
 
 from scldm.metrics import evaluate
 from scldm.metrics._table import METRICS
+from scldm.pl._table import judged
 
 N = 300
 FORESTS = ["auc_genes", "auc_pcs"]
@@ -144,6 +145,17 @@ def badness(table, source):
 def test_the_fault_is_caught_by(table, fault):
     found = badness(table, fault)[CATCHES[fault]]
     assert (found > 0).all(), found[found <= 0]
+
+
+@pytest.mark.parametrize("fault", CATCHES)
+def test_the_report_says_so(table, fault):
+    rows = judged(table[table["group"] == "all"]).set_index(["source", "metric"])
+    assert (rows.loc[fault].loc[CATCHES[fault], "verdict"] != "within").all()
+
+
+def test_the_report_says_little_of_a_faithful_sample(table):
+    rows = judged(table[table["group"] == "all"]).set_index(["source", "metric"])
+    assert (rows.loc["faithful", "verdict"] == "within").mean() > 0.8
 
 
 @pytest.mark.parametrize("fault", BLIND)

@@ -39,8 +39,9 @@ def scored():
             for i, source in enumerate(("floor", *sources)):
                 for j, metric in enumerate(metrics):
                     value = 1.0 + i + 10.0 * j
-                    rows.append((source, group, metric, value, value - 0.25, value + 0.25))
-        names = ["source", "group", "metric", "value", "low", "high"]
+                    row = (value, value - 0.25, value + 0.25, i, i - 0.5, i + 0.5)
+                    rows.append((source, group, metric, *row))
+        names = ["source", "group", "metric", "value", "low", "high", "gap", "gap_low", "gap_high"]
         table = pd.DataFrame(rows, columns=names)
         return table.assign(better=table["metric"].map(BETTER), n_cells=50, note="")
 

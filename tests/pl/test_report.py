@@ -97,8 +97,10 @@ def test_scores_stand_beside_their_floor(page):
         page.text,
     )
     # recall is above its floor, and higher is better
-    assert re.search(r"Recall\s+recall\s+▲ better\s+22.0", page.text)
-    assert re.search(r"of 4 scores, 0 are as those of real cells, 1 better, 3 worse", page.text)
+    assert re.search(r"Recall\s+recall\s+▲ beyond\s+22.0", page.text)
+    assert re.search(
+        r"of 4 scores, 0 are as those of real cells, 3 worse, 1 beyond them", page.text
+    )
     assert re.search(r"CD19\+ B\s+▼ worse\s+2.00\s+\[1.75, 2.25\]\s+floor 1.00", page.text)
 
 
@@ -209,9 +211,9 @@ def test_errors_before_any_computing(samples, scored, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("better", "value", "verdict"),
     [
-        ("lower", 1.0, "better"), ("lower", 2.0, "within"), ("lower", 3.0, "worse"),
-        ("higher", 1.0, "worse"), ("higher", 3.0, "better"),
-        # the ends of the intervals meet where the values are 0.9 apart
+        ("lower", 1.0, "beyond"), ("lower", 2.0, "within"), ("lower", 3.0, "worse"),
+        ("higher", 1.0, "worse"), ("higher", 3.0, "beyond"),
+        # the interval of the gap ends at zero where the values are 0.9 apart
         ("floor", 1.0, "worse"), ("floor", 1.1, "within"), ("floor", 3.0, "worse"),
         ("lower", np.nan, ""),
     ],
@@ -219,5 +221,6 @@ def test_errors_before_any_computing(samples, scored, tmp_path, monkeypatch):
 def test_verdicts(better, value, verdict):
     rows = [("floor", 2.0, 1.5, 2.5), ("new", value, value - 0.4, value + 0.4)]
     table = pd.DataFrame(rows, columns=["source", "value", "low", "high"])
-    table = table.assign(group="all", metric="w2", better=better)
+    table = table.assign(group="all", metric="w2", better=better, gap=table["value"] - 2)
+    table["gap_low"], table["gap_high"] = table["gap"] - 0.9, table["gap"] + 0.9
     assert judged(table)["verdict"].tolist() == [verdict]

@@ -6,15 +6,45 @@ import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 
-from scldm.metrics._checks import as_csr, require_integers
+from scldm.metrics._checks import Counts, as_csr, require_integers
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from numpy.typing import NDArray
     from scipy import sparse
 
-__all__ = ["align_genes", "counts_of", "generated_counts", "labels_of", "real_counts"]
+__all__ = ["align_genes", "as_cells", "counts_of", "generated_counts", "labels_of", "real_counts"]
+
+
+def as_cells(cells: AnnData | Counts, name: str, like: AnnData | None = None) -> AnnData:
+    """The cells, or a matrix of counts as cells without labels.
+
+    Parameters
+    ----------
+    cells
+        An AnnData, or cells by genes.
+    name
+        What it is called in errors.
+    like
+        Cells with the genes that a matrix has, in their order.
+
+    Raises
+    ------
+    ValueError
+        If it is neither, the genes are not as many, or values are negative or not finite.
+    """
+    if isinstance(cells, AnnData):
+        return cells
+    counts = as_csr(cells, name)
+    # names that no other cells have
+    obs = pd.DataFrame(index=[f"{name}_{i}" for i in range(counts.shape[0])])
+    if like is None:
+        return AnnData(counts, obs)
+    if counts.shape[1] != like.n_vars:
+        raise ValueError(f"`{name}` has {counts.shape[1]} genes, and `real` has {like.n_vars}.")
+    return AnnData(counts, obs, like.var[[]])
 
 
 def counts_of(adata: AnnData, layer: str | None, name: str) -> sparse.csr_matrix:

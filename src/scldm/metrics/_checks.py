@@ -3,10 +3,12 @@
 from typing import TypeAlias
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-__all__ = ["Counts", "as_csr", "as_dense", "as_points", "require_integers"]
+__all__ = ["Counts", "as_csr", "as_dense", "as_points", "labels_as_text", "require_integers"]
 
 Counts: TypeAlias = ArrayLike | sparse.spmatrix | sparse.sparray
 """A matrix of cells by genes, dense or sparse."""
@@ -17,11 +19,19 @@ def as_csr(counts: Counts, name: str = "counts") -> sparse.csr_matrix:
 
     Raises
     ------
+    TypeError
+        If ``counts`` is an AnnData.
     ValueError
         If ``counts`` is not two-dimensional, or holds a negative or non-finite value.
     """
-    if np.ndim(counts) != 2:
-        raise ValueError(f"`{name}` must be cells by genes, but has {np.ndim(counts)} dimensions.")
+    if isinstance(counts, AnnData):
+        raise TypeError(f"`{name}` is an AnnData. Give its `X` or a layer, or call `evaluate`.")
+    for to_memory in ("to_memory", "compute"):
+        # a matrix on disk, of anndata or dask
+        counts = getattr(counts, to_memory, lambda counts=counts: counts)()
+    shape = np.shape(counts)
+    if len(shape) != 2:
+        raise ValueError(f"`{name}` must be cells by genes, but has {len(shape)} dimensions.")
     matrix = sparse.csr_matrix(counts)
     if matrix.dtype == bool:
         matrix = matrix.astype(np.float32)
@@ -83,3 +93,17 @@ def as_points(x: Counts, y: Counts) -> tuple[NDArray[np.float64], NDArray[np.flo
             f"{second.shape[1]}."
         )
     return first, second
+
+
+def labels_as_text(labels: ArrayLike, name: str) -> NDArray[np.str_]:
+    """One label per cell as text.
+
+    Raises
+    ------
+    ValueError
+        If a label is missing.
+    """
+    missing = pd.isna(np.asarray(labels)).sum()
+    if missing:
+        raise ValueError(f"`{name}` has {missing} missing values. Leave these cells out.")
+    return np.asarray(labels).astype(str)

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
+import scanpy as sc
+from anndata import AnnData
 
-from scldm.metrics._anndata import align_genes, generated_counts, labels_of, real_counts
+from scldm.metrics._anndata import align_genes, as_cells, generated_counts, labels_of, real_counts
+from scldm.metrics._checks import Counts
 from scldm.metrics._labels import LabelFidelity
 from scldm.metrics._projection import Projection
 from scldm.metrics._rows import ALL, FLOOR, rows_of_all, rows_of_types
-from scldm.metrics._split import draw, split_held_out, split_one
+from scldm.metrics._split import Split, draw, split_held_out, split_one
 from scldm.metrics._table import METRICS, Cells, Metric, Reference
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from numpy.typing import NDArray
     from scipy import sparse
 
@@ -25,13 +27,14 @@ __all__ = ["evaluate", "side_by_side"]
 
 
 def evaluate(
-    real: AnnData,
-    generated: AnnData | Mapping[str, AnnData],
-    real_train: AnnData | None = None,
+    real: AnnData | Counts,
+    generated: AnnData | Counts | Mapping[str, AnnData | Counts],
+    real_train: AnnData | Counts | None = None,
     groupby: str | None = None,
     *,
     layer: str | None = None,
     metrics: Sequence[str] | None = None,
+    n_top_genes: int | None = None,
     n_pcs: int = 30,
     max_cells: int = 3000,
     n_bootstrap: int = 200,
@@ -45,16 +48,17 @@ def evaluate(
     generator passes by chance only, or where it evens out the noise of single genes. All samples
     have the same number of cells, since distances between samples shrink with their size (but for
     ``label_f1``, which does not depend on it and takes all).
-    Library-size normalisation and principal components are fitted on training cells that stand on
-    neither side.
+    Genes are chosen, and library-size normalisation and principal components fitted, on training cells
+    that stand on neither side.
 
     Parameters
     ----------
     real
-        Real cells that the generator has not seen (test cells), with integer counts.
+        Real cells that the generator has not seen (test cells), with integer counts; an AnnData or,
+        without labels, a matrix of cells by genes.
     generated
-        Generated cells with the genes of ``real``, in any order; or several sets of them by name,
-        which are then measured with one ruler. They may come from any generator. The smallest set
+        Generated cells with the genes of ``real``, in any order (of a matrix, in that order); or
+        several sets of them by name, which are then measured with one ruler. They may come from any generator. The smallest set
         sets the number of cells of all.
     real_train
         Real training cells. A random part of them is the floor, the rest fits the projection. If
@@ -69,6 +73,9 @@ def evaluate(
         such layer.
     metrics
         Names of the metrics to compute; all that apply if ``None``.
+    n_top_genes
+        Compare by so many genes only, the most variable ones of the cells that fit the projection
+        (:func:`scanpy.experimental.pp.highly_variable_genes`, Pearson residuals). All if ``None``.
     n_pcs
         Number of principal components.
     max_cells
@@ -84,7 +91,8 @@ def evaluate(
     Returns
     -------
     A tidy table: a row for each source, group and metric. :func:`side_by_side` puts sources beside
-    each other. ``table.attrs["preprocessing"]`` says how cells were prepared.
+    each other. ``table.attrs["preprocessing"]`` says how cells were prepared, which genes were
+    chosen among it.
 
     - ``source``: ``"floor"``, and ``"generated"`` or the names of the sets.
     - ``group``: ``"all"``, or one type.
@@ -104,6 +112,8 @@ def evaluate(
       ``membership_auc``), with respect to the training cells in the floor's sample only; their
       floor is of other training cells.
     - ``value``, and ``low`` and ``high``, the ends of its 95% interval over cells.
+    - ``gap``, the value less the floor's, and ``gap_low`` and ``gap_high``, the ends of its interval,
+      narrower than those of the two: both are drawn with the same test cells.
     - ``better``: ``"lower"``, ``"higher"`` or ``"floor"``, the nearer to the floor the better.
     - ``n_cells``: cells of the sample.
     - ``note``: why a value is missing, such as too few cells of a type.
@@ -130,16 +140,27 @@ def evaluate(
     """
     if n_bootstrap < 0:
         raise ValueError(f"`n_bootstrap={n_bootstrap}` must not be below 0.")
-    sources = dict(generated) if isinstance(generated, Mapping) else {"generated": generated}
+    named = generated if isinstance(generated, Mapping) else {"generated": generated}
+    real = as_cells(real, "real")
+    sources = {str(name): as_cells(cells, "generated", real) for name, cells in named.items()}
+    real_train = None if real_train is None else as_cells(real_train, "real_train", real)
     chosen = _chosen(metrics, groupby, real_train)
     inputs = _read(real, sources, real_train, groupby, layer)
+    rng = np.random.default_rng(seed)
+    split = _split(inputs, max_cells, rng)
+    genes = _top_genes(inputs, split, n_top_genes)
+    if genes is not None:
+        inputs = inputs.of_genes(genes)
     learn_types = "label_f1" in chosen
-    reference, samples = _prepare(inputs, learn_types, n_pcs, max_cells, seed, n_jobs)
+    reference, samples = _prepare(inputs, split, learn_types, n_pcs, max_cells, seed, rng, n_jobs)
     rows = rows_of_all(reference, samples, chosen, n_bootstrap)
     if groupby is not None:
         rows += rows_of_types(reference, samples, chosen, n_bootstrap)
     table = pd.DataFrame(rows)
-    table.attrs["preprocessing"] = _preprocessing(inputs, reference, n_pcs, layer, seed)
+    about = _preprocessing(inputs, reference, n_pcs, layer, seed)
+    if genes is not None:
+        about["genes"] = real.var_names[genes].tolist()
+    table.attrs["preprocessing"] = about
     return table
 
 
@@ -163,7 +184,9 @@ def side_by_side(table: pd.DataFrame, group: str = ALL) -> pd.DataFrame:
         raise ValueError(f"`group={group!r}` is not in the table. Known: {known}.")
     rows = table[table["group"] == group]
     wide = rows.pivot(index="metric", columns="source", values="value")
-    return wide.loc[rows["metric"].unique(), rows["source"].unique()]
+    wide = wide.loc[rows["metric"].unique(), rows["source"].unique()]
+    wide.attrs |= table.attrs
+    return wide
 
 
 class _Inputs(NamedTuple):
@@ -175,6 +198,19 @@ class _Inputs(NamedTuple):
     """``None`` if the test cells are to be cut."""
     train_labels: NDArray[np.str_]
     generated: dict[str, tuple[sparse.csr_matrix, NDArray[np.str_]]]
+
+    @property
+    def projecting(self) -> sparse.csr_matrix:
+        """The cells among which are those that fit the projection."""
+        return self.test if self.train is None else self.train
+
+    def of_genes(self, genes: NDArray[np.intp]) -> _Inputs:
+        """Return the same cells with some of the genes."""
+        return self._replace(
+            test=self.test[:, genes],
+            train=None if self.train is None else self.train[:, genes],
+            generated={name: (x[:, genes], own) for name, (x, own) in self.generated.items()},
+        )
 
 
 def _chosen(
@@ -237,18 +273,49 @@ def _read(
     return _Inputs(test, test_labels, train, train_labels, made)
 
 
-def _prepare(
-    inputs: _Inputs, learn_types: bool, n_pcs: int, max_cells: int, seed: int, n_jobs: int | None
-) -> tuple[Reference, dict[str, Cells]]:
-    """The real cells of the comparison, and all cells of each source up to a number."""
-    rng = np.random.default_rng(seed)
+def _split(inputs: _Inputs, max_cells: int, rng: np.random.Generator) -> Split:
+    """Say which real cells are compared, and which fit the projection."""
     fewest = min(counts.shape[0] for counts, _ in inputs.generated.values())
     if inputs.train is None:
-        train, train_labels = inputs.test, inputs.test_labels
-        split = split_one(inputs.test.shape[0], fewest, max_cells, rng)
-    else:
-        train, train_labels = inputs.train, inputs.train_labels
-        split = split_held_out(inputs.test.shape[0], train.shape[0], fewest, max_cells, rng)
+        return split_one(inputs.test.shape[0], fewest, max_cells, rng)
+    sizes = inputs.test.shape[0], inputs.train.shape[0]
+    return split_held_out(*sizes, fewest, max_cells, rng)
+
+
+def _top_genes(inputs: _Inputs, split: Split, n_top_genes: int | None) -> NDArray[np.intp] | None:
+    """The places of the most variable genes of the cells that fit the projection."""
+    n_genes = inputs.test.shape[1]
+    if n_top_genes is None:
+        return None
+    if isinstance(n_top_genes, bool) or not 0 < n_top_genes <= n_genes:
+        raise ValueError(f"`n_top_genes={n_top_genes!r}` must be from 1 to {n_genes}, all genes.")
+    counts = inputs.projecting[split.projection].astype(np.float32)
+    seen = np.flatnonzero(counts.getnnz(axis=0))
+    if len(seen) < n_top_genes:
+        raise ValueError(
+            f"`n_top_genes={n_top_genes}` is more than the {len(seen)} genes that the "
+            f"{len(split.projection)} real cells that fit the projection have counts of."
+        )
+    cells = counts[np.flatnonzero(counts.getnnz(axis=1))][:, seen]
+    found = sc.experimental.pp.highly_variable_genes(
+        AnnData(cells), n_top_genes=n_top_genes, flavor="pearson_residuals", inplace=False
+    )
+    return seen[found["highly_variable"].to_numpy()]
+
+
+def _prepare(
+    inputs: _Inputs,
+    split: Split,
+    learn_types: bool,
+    n_pcs: int,
+    max_cells: int,
+    seed: int,
+    rng: np.random.Generator,
+    n_jobs: int | None,
+) -> tuple[Reference, dict[str, Cells]]:
+    """The real cells of the comparison, and all cells of each source up to a number."""
+    train = inputs.projecting
+    train_labels = inputs.test_labels if inputs.train is None else inputs.train_labels
     if not 0 < n_pcs < min(len(split.projection), train.shape[1]):
         raise ValueError(
             f"`n_pcs={n_pcs}` must be above 0 and below the {train.shape[1]} genes and the "

@@ -47,6 +47,9 @@ def frechet_statistic(x: ArrayLike, y: ArrayLike) -> Statistic:
         Samples of shape (n, d) and (m, d).
     """
     first, second = as_points(x, y)
+    # far from zero, second moments would lose the digits of the variances
+    middle = first.mean(axis=0)
+    first, second = first - middle, second - middle
 
     def statistic(w: Weights, v: Weights) -> NDArray[np.float64]:
         (mean_x, cov_x), (mean_y, cov_y) = _moments(first, w), _moments(second, v)

@@ -143,6 +143,11 @@ def gene_moments_statistics(x: Counts, y: Counts, *, min_count: int = 20) -> dic
         Genes with a smaller total in ``x`` are left out, but for the zeros.
     """
     first, second = _Powers.of(x), _Powers.of(y)
+    if first.first.shape[1] != second.first.shape[1]:
+        raise ValueError(
+            f"The samples must have the same genes, but have {first.first.shape[1]} and "
+            f"{second.first.shape[1]}."
+        )
     pseudo = [1 / side.first.shape[0] for side in (first, second)]
     kept = np.asarray(first.first.sum(axis=0)).ravel() >= min_count
 

@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from scldm.metrics._checks import as_dense, labels_as_text
 from scldm.metrics._statistic import Weights
 
 __all__ = ["LabelFidelity", "macro_f1"]
@@ -52,15 +53,15 @@ class LabelFidelity:
         Raises
         ------
         ValueError
-            If there are less than two labels.
+            If there are less than two labels, or one is missing.
         """
-        truth = np.asarray(labels).astype(str)
+        truth = labels_as_text(labels, "labels")
         if len(np.unique(truth)) < 2:
             raise ValueError(
                 f"There is one label only, {str(truth[0])!r}, and nothing to tell apart."
             )
         model = LogisticRegression(max_iter=1000, random_state=self.seed)
-        self.classifier_ = make_pipeline(StandardScaler(), model).fit(x, truth)
+        self.classifier_ = make_pipeline(StandardScaler(), model).fit(as_dense(x), truth)
         self.labels_ = self.classifier_.classes_.tolist()
         return self
 
@@ -72,7 +73,7 @@ class LabelFidelity:
         x
             Cells, shape (n_cells, d).
         """
-        return self.classifier_.predict(x)
+        return self.classifier_.predict(as_dense(x))
 
     def score(self, x: ArrayLike, labels: ArrayLike) -> float:
         """Mean of the F1 scores of the labels that occur in ``labels``, each with equal weight.
@@ -89,7 +90,7 @@ class LabelFidelity:
         ValueError
             If a label was not among those learned.
         """
-        truth = np.asarray(labels).astype(str)
+        truth = labels_as_text(labels, "labels")
         unknown = sorted(set(truth.tolist()) - set(self.labels_))
         if unknown:
             raise ValueError(f"{unknown[0]!r} is not a known label. Known: {self.labels_}.")

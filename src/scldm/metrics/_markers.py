@@ -70,7 +70,9 @@ def marker_overlap_statistic(
         As for :func:`marker_overlap`.
     """
     first, second = as_points(x, y)
-    n_markers = n_genes or max(1, min(MARKERS, first.shape[1] // 4))
+    n_markers = max(1, min(MARKERS, first.shape[1] // 4)) if n_genes is None else n_genes
+    if not 0 < n_markers <= first.shape[1]:
+        raise ValueError(f"`n_genes={n_genes!r}` must be from 1 to the {first.shape[1]} genes.")
     labels = [np.asarray(side).astype(str) for side in (x_labels, y_labels)]
     enough = [
         label

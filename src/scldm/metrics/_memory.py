@@ -8,7 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from scldm.metrics._checks import as_points
 from scldm.metrics._classifier import weighted_auc
-from scldm.metrics._statistic import Statistic, point, ratio
+from scldm.metrics._statistic import Statistic, Weights, point, ratio
 
 __all__ = ["Memory", "memorisation", "memory_statistics"]
 
@@ -91,11 +91,19 @@ def memory_statistics(
             f"{len(others)}."
         )
     to_seen, to_unseen = _nearest(new, members), _nearest(new, others)
-    copy = np.quantile(_nearest(others, members), COPY_QUANTILE)
+    between = _nearest(others, members)
+    order = np.argsort(between)
+
+    def near_copies(w: Weights, v: Weights) -> NDArray[np.float64]:
+        # the threshold comes from cells too, and moves with them
+        place = (w[:, order].cumsum(axis=1) < COPY_QUANTILE * (1 - 1e-9)).sum(axis=1)
+        copy = between[order][np.minimum(place, len(order) - 1)]
+        return (v * (to_seen <= copy[:, None])).sum(axis=1)
+
     member, other = -_nearest(members, new), -_nearest(others, new)
     return {
         "nn_ratio": lambda w, v: ratio(v @ to_seen, v @ to_unseen),
-        "near_copies": lambda w, v: v @ (to_seen <= copy),
+        "near_copies": near_copies,
         "membership_auc": lambda w, v: weighted_auc(other, member, w, w),
     }
 

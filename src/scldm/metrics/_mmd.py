@@ -84,8 +84,8 @@ def mmd2_statistic(
     if bandwidths is None:
         median = median_heuristic(first)
         bandwidths = [scale * median for scale in SCALES]
-    if not len(bandwidths) or min(bandwidths) <= 0:
-        raise ValueError(f"`bandwidths={list(bandwidths)}` must be one or more values above 0.")
+    if not np.size(bandwidths) or np.ndim(bandwidths) != 1 or not np.all(0 < np.array(bandwidths)):
+        raise ValueError(f"`bandwidths={bandwidths!r}` must be a list of values above 0.")
     between = _kernel(first, second, bandwidths)
     within, other = (_kernel(points, points, bandwidths) for points in (first, second))
     for kernel in (within, other):

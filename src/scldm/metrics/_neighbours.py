@@ -9,7 +9,7 @@ from scipy import sparse
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
-from scldm.metrics._checks import as_points
+from scldm.metrics._checks import as_points, labels_as_text
 from scldm.metrics._statistic import Statistic, Weights, point
 
 __all__ = [
@@ -169,7 +169,7 @@ def lisi(
     Raises
     ------
     ValueError
-        If there are not as many labels as cells.
+        If there are not as many labels as cells, or one is missing.
 
     References
     ----------
@@ -177,7 +177,7 @@ def lisi(
     Harmony. Nature Methods 16:1289.
     """
     points, _ = as_points(x, x)
-    names, codes = np.unique(np.asarray(labels).astype(str), return_inverse=True)
+    names, codes = np.unique(labels_as_text(labels, "labels"), return_inverse=True)
     if len(codes) != len(points):
         raise ValueError(f"`labels` has {len(codes)} values for {len(points)} cells.")
     share = _affinities(points, perplexity) @ np.eye(len(names))[codes]

@@ -64,9 +64,12 @@ class Projection:
         Raises
         ------
         ValueError
-            If there are not more cells and genes than components, or all cells are empty.
+            If there are not more cells and genes than components, all cells are empty, or
+            ``target_sum`` is not above 0.
         """
         matrix = as_csr(counts)
+        if self.target_sum is not None and not 0 < self.target_sum < np.inf:
+            raise ValueError(f"`target_sum={self.target_sum!r}` must be a number above 0.")
         if self.n_components >= min(matrix.shape):
             raise ValueError(
                 f"`n_components={self.n_components}` needs more cells and more genes than that, "

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from scldm.metrics._split import draw
-from scldm.metrics._statistic import NotApplicable, bootstrap
+from scldm.metrics._statistic import Estimate, NotApplicable, bootstrap
 from scldm.metrics._table import Cells, Comparison, Metric, Reference
 
 __all__ = ["ALL", "FLOOR", "rows_of_all", "rows_of_types"]
@@ -18,6 +18,8 @@ ALL = "all"
 MIN_CELLS = 30
 
 Row = dict[str, object]
+
+_MISSING = Estimate(np.nan, np.empty(0))
 
 
 def rows_of_all(
@@ -39,11 +41,11 @@ def rows_of_all(
     n_bootstrap
         Draws for the intervals.
     """
-    return [
-        _row(source, ALL, name, metric, sides[metric.floor], n_bootstrap)
-        for source, sides in _comparisons(reference, samples).items()
-        for name, metric in metrics.items()
-    ]
+    table = _Table(metrics, n_bootstrap)
+    for source, sides in _comparisons(reference, samples).items():
+        for name, metric in metrics.items():
+            table.add(source, ALL, name, sides[metric.floor])
+    return table.rows
 
 
 def rows_of_types(
@@ -63,7 +65,7 @@ def rows_of_types(
     """
     metrics = {name: metric for name, metric in metrics.items() if metric.per_group}
     sources = {FLOOR: reference.seen, **samples}
-    rows = []
+    table = _Table(metrics, n_bootstrap)
     for group in np.unique(reference.test.labels).tolist() if metrics else []:
         own = {source: _of_type(cells, group) for source, cells in sources.items()}
         test = _of_type(reference.test, group)
@@ -77,11 +79,9 @@ def rows_of_types(
             else:
                 cells = _some(cells, n, (reference.seed, 3))
             comparison = Comparison(within, cells)
-            rows += [
-                _row(source, group, name, metric, comparison, n_bootstrap, note)
-                for name, metric in metrics.items()
-            ]
-    return rows
+            for name in metrics:
+                table.add(source, group, name, comparison, note)
+    return table.rows
 
 
 def _of_type(cells: Cells, label: str) -> Cells:
@@ -105,33 +105,53 @@ def _comparisons(
     return found
 
 
-def _row(
-    source: str,
-    group: str,
-    name: str,
-    metric: Metric,
-    comparison: Comparison,
-    n_bootstrap: int,
-    note: str = "",
-) -> Row:
-    """One row; a note given stands in the place of a value."""
-    value = low = high = np.nan
-    n_cells = comparison.cells.n_cells
-    if not note:
-        try:
-            statistic = metric.statistic(comparison)
-            sizes = comparison.test.n_cells, n_cells
-            value, low, high = bootstrap(statistic, *sizes, n_bootstrap, comparison.seed)
-        except NotApplicable as reason:
-            note = str(reason)
-    return {
-        "source": source,
-        "group": group,
-        "metric": name,
-        "value": value,
-        "low": low,
-        "high": high,
-        "better": metric.better,
-        "n_cells": n_cells,
-        "note": note,
-    }
+class _Table:
+    """Rows, each source's set against the floor's, which comes first.
+
+    Parameters
+    ----------
+    metrics
+        What may be computed, by name.
+    n_bootstrap
+        Draws for the intervals.
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric], n_bootstrap: int) -> None:
+        self.metrics = metrics
+        self.n_bootstrap = n_bootstrap
+        self.rows: list[Row] = []
+        self.floor: dict[tuple[str, str], Estimate] = {}
+
+    def add(
+        self, source: str, group: str, name: str, comparison: Comparison, note: str = ""
+    ) -> None:
+        """Add a row; a note given stands in the place of a value."""
+        metric = self.metrics[name]
+        found = _MISSING
+        if not note:
+            try:
+                sizes = comparison.test.n_cells, comparison.cells.n_cells
+                statistic = metric.statistic(comparison)
+                found = bootstrap(statistic, *sizes, self.n_bootstrap, comparison.seed)
+            except NotApplicable as reason:
+                note = str(reason)
+        floor = self.floor.setdefault((group, name), found)
+        gap = _MISSING if source == FLOOR else found.less(floor)
+        low, high = found.interval(metric.bounds)
+        gap_low, gap_high = gap.interval()
+        self.rows.append(
+            {
+                "source": source,
+                "group": group,
+                "metric": name,
+                "value": found.value,
+                "low": low,
+                "high": high,
+                "gap": gap.value,
+                "gap_low": gap_low,
+                "gap_high": gap_high,
+                "better": metric.better,
+                "n_cells": comparison.cells.n_cells,
+                "note": note,
+            }
+        )

@@ -35,11 +35,44 @@ class NotApplicable(ValueError):
 
 
 class Estimate(NamedTuple):
-    """A value and its 95% interval."""
+    """A value and what it would have been with other cells."""
 
     value: float
-    low: float
-    high: float
+    draws: NDArray[np.float64]
+    """Values with cells drawn with replacement, shape (n_bootstrap,)."""
+
+    def interval(self, bounds: tuple[float, float] = (-np.inf, np.inf)) -> tuple[float, float]:
+        """The ends of the 95% interval; not a number without draws.
+
+        Distances between samples are larger between resampled ones, which the quantiles of the
+        bootstrap would count twice: they are therefore moved so that their mean is the value.
+
+        Parameters
+        ----------
+        bounds
+            The least and the greatest value there can be.
+
+        References
+        ----------
+        Efron and Tibshirani (1993). An introduction to the bootstrap. Chapter 13.
+        """
+        if not np.isfinite(self.draws).any():
+            return np.nan, np.nan
+        moved = self.draws - np.nanmean(self.draws) + self.value
+        low, high = np.clip(np.nanquantile(moved, [0.025, 0.975]), *bounds)
+        return float(low), float(high)
+
+    def less(self, other: "Estimate") -> "Estimate":
+        """The difference from another value, found with the same draws of the reference's cells.
+
+        Parameters
+        ----------
+        other
+            From :func:`bootstrap` with the same seed, number of draws and reference.
+        """
+        if np.isnan(self.value) or np.isnan(other.value):
+            return Estimate(np.nan, np.empty(0))
+        return Estimate(self.value - other.value, self.draws - other.draws)
 
 
 def point(statistic: Statistic, n: int, m: int) -> float:
@@ -56,10 +89,7 @@ def point(statistic: Statistic, n: int, m: int) -> float:
 
 
 def bootstrap(statistic: Statistic, n: int, m: int, n_bootstrap: int, seed: int) -> Estimate:
-    """The value at equal weights, and an interval from cells drawn with replacement.
-
-    Distances between samples are larger between resampled ones, which the quantiles of the
-    bootstrap would count twice: they are therefore moved so that their mean is the value.
+    """The value at equal weights, and those with cells drawn with replacement.
 
     Parameters
     ----------
@@ -68,24 +98,17 @@ def bootstrap(statistic: Statistic, n: int, m: int, n_bootstrap: int, seed: int)
     n, m
         Numbers of cells of both samples.
     n_bootstrap
-        Number of draws. With none the ends are not a number.
+        Number of draws.
     seed
-        Seed of the draws.
-
-    References
-    ----------
-    Efron and Tibshirani (1993). An introduction to the bootstrap. Chapter 13.
+        Seed of the draws; those of the first sample depend on nothing but this and its size.
     """
-    if n_bootstrap == 0:
-        return Estimate(point(statistic, n, m), np.nan, np.nan)
     rng = np.random.default_rng(seed)
     w, v = (
         np.vstack([_equal(size), rng.multinomial(size, _equal(size)[0], n_bootstrap) / size])
         for size in (n, m)
     )
     value, *drawn = statistic(w, v)
-    low, high = value + np.nanquantile(drawn - np.nanmean(drawn), [0.025, 0.975])
-    return Estimate(float(value), float(low), float(high))
+    return Estimate(float(value), np.array(drawn, dtype=float))
 
 
 def mean_of_pairs(weights: Weights, values: NDArray[np.float64]) -> NDArray[np.float64]:

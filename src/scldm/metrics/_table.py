@@ -173,12 +173,16 @@ class Metric(NamedTuple):
     """Whether the training cells must be known."""
     per_group: bool = False
     """Whether it is computed for each type too."""
+    bounds: tuple[float, float] = (0.0, np.inf)
+    """The least and the greatest value there can be."""
 
 
 def _of(part: str, name: str) -> Callable[[Comparison], Statistic]:
     return lambda c: getattr(c, part)[name]
 
 
+SHARE = (0.0, 1.0)
+UNBOUNDED = (-np.inf, np.inf)
 LOGISTIC = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
 
 METRICS: Mapping[str, Metric] = {
@@ -186,18 +190,26 @@ METRICS: Mapping[str, Metric] = {
     "sliced_w2": Metric(
         lambda c: sliced_wasserstein2_statistic(c.test.pcs, c.cells.pcs, seed=c.seed)
     ),
-    "energy": Metric(lambda c: energy_statistic(c.test.pcs, c.cells.pcs), per_group=True),
-    "mmd2": Metric(lambda c: mmd2_statistic(c.test.pcs, c.cells.pcs), per_group=True),
+    "energy": Metric(
+        lambda c: energy_statistic(c.test.pcs, c.cells.pcs), per_group=True, bounds=UNBOUNDED
+    ),
+    "mmd2": Metric(
+        lambda c: mmd2_statistic(c.test.pcs, c.cells.pcs), per_group=True, bounds=UNBOUNDED
+    ),
     "frechet": Metric(lambda c: frechet_statistic(c.test.pcs, c.cells.pcs)),
-    "auc_genes": Metric(lambda c: c.auc("log")),
-    "auc_pcs": Metric(lambda c: c.auc("pcs")),
-    "auc_logistic": Metric(lambda c: c.auc("pcs", LOGISTIC)),
-    "one_nn_accuracy": Metric(lambda c: one_nn_statistic(c.test.pcs, c.cells.pcs), "floor"),
-    "lisi": Metric(lambda c: source_lisi_statistic(c.test.pcs, c.cells.pcs), "higher"),
-    "precision": Metric(_of("manifold", "precision"), "floor"),
-    "recall": Metric(_of("manifold", "recall"), "higher"),
+    "auc_genes": Metric(lambda c: c.auc("log"), "floor", bounds=SHARE),
+    "auc_pcs": Metric(lambda c: c.auc("pcs"), "floor", bounds=SHARE),
+    "auc_logistic": Metric(lambda c: c.auc("pcs", LOGISTIC), "floor", bounds=SHARE),
+    "one_nn_accuracy": Metric(
+        lambda c: one_nn_statistic(c.test.pcs, c.cells.pcs), "floor", bounds=SHARE
+    ),
+    "lisi": Metric(
+        lambda c: source_lisi_statistic(c.test.pcs, c.cells.pcs), "higher", bounds=(1.0, 2.0)
+    ),
+    "precision": Metric(_of("manifold", "precision"), "floor", bounds=SHARE),
+    "recall": Metric(_of("manifold", "recall"), "higher", bounds=SHARE),
     "density": Metric(_of("manifold", "density"), "floor"),
-    "coverage": Metric(_of("manifold", "coverage"), "higher"),
+    "coverage": Metric(_of("manifold", "coverage"), "higher", bounds=SHARE),
     "gene_w1": Metric(lambda c: gene_w1_statistic(c.test.log, c.cells.log)),
     "library_size_w1": Metric(
         lambda c: wasserstein1_statistic(
@@ -220,13 +232,20 @@ METRICS: Mapping[str, Metric] = {
         ),
         "higher",
         needs_labels=True,
+        bounds=SHARE,
     ),
-    "label_f1": Metric(Comparison.label_f1, "floor", floor="test", needs_labels=True),
-    "train_on_generated_f1": Metric(Comparison.train_on_generated_f1, "higher", needs_labels=True),
+    "label_f1": Metric(
+        Comparison.label_f1, "floor", floor="test", needs_labels=True, bounds=SHARE
+    ),
+    "train_on_generated_f1": Metric(
+        Comparison.train_on_generated_f1, "higher", needs_labels=True, bounds=SHARE
+    ),
     "nn_ratio": Metric(_of("memory", "nn_ratio"), "floor", floor="fresh", needs_train=True),
-    "near_copies": Metric(_of("memory", "near_copies"), "floor", floor="fresh", needs_train=True),
+    "near_copies": Metric(
+        _of("memory", "near_copies"), "floor", floor="fresh", needs_train=True, bounds=SHARE
+    ),
     "membership_auc": Metric(
-        _of("memory", "membership_auc"), "floor", floor="fresh", needs_train=True
+        _of("memory", "membership_auc"), "floor", floor="fresh", needs_train=True, bounds=SHARE
     ),
 }
 """The metrics of the table by name."""

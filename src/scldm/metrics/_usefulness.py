@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import f1_score, silhouette_samples
 
+from scldm.metrics._checks import as_dense, labels_as_text
 from scldm.metrics._labels import LabelFidelity
 from scldm.metrics._neighbours import lisi
 
@@ -54,8 +55,8 @@ def augmentation(
     ValueError
         If no training or test cell has that type.
     """
-    x, y = np.asarray(train), np.asarray(train_labels).astype(str)
-    extra, truth = np.asarray(generated), np.asarray(test_labels).astype(str)
+    x, y = as_dense(train), labels_as_text(train_labels, "train_labels")
+    extra, truth = as_dense(generated), labels_as_text(test_labels, "test_labels")
     for name, labels in (("train_labels", y), ("test_labels", truth)):
         if label not in labels:
             raise ValueError(
@@ -67,7 +68,7 @@ def augmentation(
     def rare_f1(added: NDArray[np.float64]) -> float:
         cells = np.concatenate([x, added])
         labels = np.concatenate([y, np.full(len(added), label)])
-        predicted = LabelFidelity(seed=seed).fit(cells, labels).predict(np.asarray(test))
+        predicted = LabelFidelity(seed=seed).fit(cells, labels).predict(as_dense(test))
         return float(f1_score(truth == label, predicted == label, zero_division=0))
 
     return Augmentation(rare_f1(x[:0]), rare_f1(again), rare_f1(extra))
@@ -99,21 +100,23 @@ def batch_mixing(x: ArrayLike, batch: ArrayLike, labels: ArrayLike) -> BatchMixi
     Raises
     ------
     ValueError
-        If there is one batch or one type only.
+        If there is one batch or one type only, one is missing, or there are not as many as cells.
 
     References
     ----------
     Luecken et al. (2022). Benchmarking atlas-level data integration in single-cell genomics.
     Nature Methods 19:41.
     """
-    points = np.asarray(x, dtype=np.float64)
-    n_batches, n_labels = (len(np.unique(np.asarray(values).astype(str)))
-                           for values in (batch, labels))  # fmt: skip
-    for name, n in (("batch", n_batches), ("labels", n_labels)):
+    points = as_dense(x)
+    batch, labels = labels_as_text(batch, "batch"), labels_as_text(labels, "labels")
+    n_batches, n_labels = (len(np.unique(values)) for values in (batch, labels))
+    for name, values, n in (("batch", batch, n_batches), ("labels", labels, n_labels)):
+        if len(values) != len(points):
+            raise ValueError(f"`{name}` has {len(values)} values for {len(points)} cells.")
         if n < 2:
             raise ValueError(f"`{name}` has one value only, so there is nothing to compare.")
     mixed, pure = np.median(lisi(points, batch)), np.median(lisi(points, labels))
-    widths = silhouette_samples(points, np.asarray(labels).astype(str))
+    widths = silhouette_samples(points, labels)
     return BatchMixing(
         batch_lisi=float((mixed - 1) / (n_batches - 1)),
         label_lisi=float((n_labels - pure) / (n_labels - 1)),

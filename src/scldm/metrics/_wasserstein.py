@@ -130,6 +130,8 @@ def sliced_wasserstein2_statistic(
         As for :func:`sliced_wasserstein2`.
     """
     first, second = as_points(x, y)
+    if n_projections < 1:
+        raise ValueError(f"`n_projections={n_projections}` must be 1 or more.")
     directions = np.random.default_rng(seed).standard_normal((first.shape[1], n_projections))
     directions /= np.linalg.norm(directions, axis=0)
     n_levels = max(len(first), len(second))
@@ -187,13 +189,16 @@ def gene_w1_statistic(x: Counts, y: Counts) -> Statistic:
     x, y
         Values of shape (n_cells, n_genes).
     """
-    first, second = as_csr(x, "x"), as_csr(y, "y")
+    # integers without a sign have no negative to sort by
+    first, second = as_csr(x, "x").astype(np.float64), as_csr(y, "y").astype(np.float64)
     if first.shape[1] != second.shape[1]:
         raise ValueError(
             f"The samples must have the same genes, but have {first.shape[1]} and "
             f"{second.shape[1]}."
         )
-    both = sparse.vstack([first, second]).tocoo()
+    both = sparse.vstack([first, second]).tocsr()
+    both.eliminate_zeros()
+    both = both.tocoo()
     # From the highest value of each gene to the lowest: below a value lies all that comes later,
     # so zeros need no entry of their own.
     order = np.lexsort((-both.data, both.col))

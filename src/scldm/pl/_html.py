@@ -17,7 +17,7 @@ DPI = 160
 CSS_DPI = 96
 MARKS: Mapping[str, str] = {
     "within": "≈",
-    "better": "▲ better",
+    "beyond": "▲ beyond",
     "worse": "▼ worse",
     "": "",
 }
@@ -84,12 +84,14 @@ def summary(scores: pd.DataFrame) -> str:
         n = own["verdict"].value_counts()
         lines.append(
             f"<p><b>{escape(source)}</b>: of {len(own)} scores, {n.get('within', 0)} are as those "
-            f"of real cells, {n.get('better', 0)} better, {n.get('worse', 0)} worse.</p>\n"
+            f"of real cells, {n.get('worse', 0)} worse, {n.get('beyond', 0)} beyond them.</p>\n"
         )
     how = (
         "The floor is what real cells reach in the place of generated ones; no generator can be "
-        "asked for more. A score is as that of real cells (≈) where their 95% intervals, in "
-        "brackets, meet."
+        "asked for more. A score is as that of real cells (≈) where the 95% interval of its "
+        "difference from the floor, with the same test cells on both sides, holds zero. Scores "
+        "beyond it are no triumph: cells with less noise than real ones have them, and copies of "
+        "the test cells."
     )
     return "".join(lines) + f'<p class="quiet">{how}</p>\n'
 

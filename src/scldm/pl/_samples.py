@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scldm.metrics import library_sizes
-from scldm.metrics._anndata import align_genes, counts_of, labels_of
+from scldm.metrics._anndata import align_genes, generated_counts, labels_of, real_counts
 from scldm.metrics._split import draw
 from scldm.pl._checks import require_at_least, require_known
 from scldm.pl._style import natural
@@ -79,8 +79,10 @@ class Samples(NamedTuple):
             rng = np.random.default_rng(seed)
             n = min(real.n_obs, generated.n_obs, max_cells)
             cells = (real[draw(real.n_obs, n, rng)], generated[draw(generated.n_obs, n, rng)])
-        present = layer if layer in generated.layers else None
-        counts = (counts_of(cells[0], layer, NAMES[0]), counts_of(cells[1], present, NAMES[1]))
+        counts = (
+            real_counts(cells[0], layer, NAMES[0]),
+            generated_counts(cells[1], layer, NAMES[1]),
+        )
         labels = None
         if groupby is not None:
             labels = (labels_of(cells[0], groupby, "real"),

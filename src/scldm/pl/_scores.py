@@ -33,7 +33,7 @@ HEADLINES = (
     "precision",
     "recall",
     "library_size_w1",
-    "gene_variance_rmse",
+    "mean_variance_gap",
     "gene_correlation_rmse",
     "label_f1",
 )

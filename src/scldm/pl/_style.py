@@ -1,6 +1,7 @@
 """What all figures share: colours, restrained defaults, and where a figure goes."""
 
 import errno
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,6 +17,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 __all__ = [
@@ -180,6 +182,10 @@ def finish(
     """
     first = axes[0] if isinstance(axes, list) else axes
     figure = first.figure.canvas.figure
+    for text in figure.findobj(Text):
+        # names are no formulas; the numbers of logarithmic axes, which are, come when it is drawn
+        if "$" in text.get_text():
+            text.set_parse_math(False)
     try:
         if save is not None:
             write_whole("save", Path(save), figure.savefig)
@@ -223,9 +229,10 @@ def write_whole(argument: str, path: Path, write: Callable[[Path], Any]) -> None
         ) from error
 
 
-def natural(name: str) -> tuple[int, int, str]:
+def natural(name: str) -> list[tuple[bool, int, str]]:
     """Order in which cluster 10 follows cluster 9, and case does not matter."""
-    return (0, int(name), "") if name.isdecimal() else (1, 0, name.casefold())
+    parts = re.split(r"([0-9]+)", name.casefold())
+    return [(not p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in parts if p]
 
 
 def category_styles(categories: Sequence[str]) -> dict[str, tuple[str, str]]:

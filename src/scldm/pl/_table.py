@@ -13,6 +13,7 @@ __all__ = ["ALL", "BETTER", "FLOOR", "Reading", "chosen", "judged", "reading", "
 FLOOR = "floor"
 ALL = "all"
 COLUMNS = ("source", "group", "metric", "value", "low", "high", "better")
+JUDGED = (*COLUMNS, "gap", "gap_low", "gap_high")
 
 BETTER: Mapping[str, str] = {
     "lower": "lower is better",
@@ -130,21 +131,27 @@ def chosen(
 def judged(table: pd.DataFrame) -> pd.DataFrame:
     """The scores of generated cells, each beside its floor and with a verdict.
 
-    The verdict is ``"within"`` if the two intervals meet, else ``"better"`` or ``"worse"``, or
-    empty if one of the numbers is missing.
+    The verdict is ``"within"`` if the interval of the gap between them holds zero, else ``"beyond"``
+    what real cells reach, or ``"worse"``; or empty if one of the numbers is missing.
 
     Parameters
     ----------
     table
         From :func:`scldm.metrics.evaluate`.
+
+    Raises
+    ------
+    ValueError
+        If it is another table.
     """
+    require_columns(table, "table", JUDGED, "scldm.metrics.evaluate")
     is_floor = table["source"] == FLOOR
     floor = table.loc[is_floor, ["group", "metric", "value", "low", "high"]]
     rows = table[~is_floor].merge(
         floor, how="left", on=["group", "metric"], suffixes=("", "_floor")
     )
-    low, high = rows["high"] < rows["low_floor"], rows["low"] > rows["high_floor"]
-    better = (low & (rows["better"] == "lower")) | (high & (rows["better"] == "higher"))
-    verdict = np.select([better, low | high], ["better", "worse"], "within")
-    known = rows[["low", "high", "low_floor", "high_floor"]].notna().all(axis=1)
+    low, high = rows["gap_high"] < 0, rows["gap_low"] > 0
+    beyond = (low & (rows["better"] == "lower")) | (high & (rows["better"] == "higher"))
+    verdict = np.select([beyond, low | high], ["beyond", "worse"], "within")
+    known = rows[["gap_low", "gap_high"]].notna().all(axis=1)
     return rows.assign(verdict=np.where(known, verdict, ""))
