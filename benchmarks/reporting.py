@@ -108,6 +108,7 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
     """Draw a panel for each headline metric: a dot for each seed, a bar at their mean."""
     methods = [name for name in METHODS if (rows["method"] == name).any()]
     height = 1.2 + 0.28 * len(methods)
+    rows = rows.assign(**{metric: times * rows[metric] for metric, times in UNITS.items()})
     figure, axes = plt.subplots(1, len(HEADLINE), figsize=(15, height), sharey=True)
     for ax, (metric, title) in zip(axes, HEADLINE.items(), strict=True):
         for y, name in enumerate(methods):
