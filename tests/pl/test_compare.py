@@ -127,3 +127,38 @@ def test_few_cells_and_few_genes(samples):
     real, new = samples
     axes = compare(real[:12, :8].copy(), new[:12, :8].copy(), "cell_type", show=False)
     assert all(ax.has_data() for ax in axes)
+
+
+def test_types_have_the_colours_that_scanpy_gave_them(samples):
+    real, new = (cells.copy() for cells in samples)
+    kinds = real.obs["cell_type"].cat.categories
+    own = matplotlib.colormaps["viridis"](np.linspace(0, 1, len(kinds)))
+    real.uns["cell_type_colors"] = [to_hex(colour) for colour in own]
+    _, ax, _ = umap(real, new, "cell_type", show=False)
+    drawn = {
+        to_hex(part.get_facecolors()[0]) for part in ax.collections[1:] if len(part.get_offsets())
+    }
+    assert drawn <= set(real.uns["cell_type_colors"]) and len(drawn) > 3
+    # a type of the generated cells without a colour: all get ours
+    new.obs["cell_type"] = new.obs["cell_type"].cat.rename_categories({kinds[0]: "unheard of"})
+    _, ax, _ = umap(real, new, "cell_type", show=False)
+    assert not {to_hex(part.get_facecolors()[0]) for part in ax.collections[1:]} & drawn
+
+
+def test_names_are_no_formulas(samples, tmp_path):
+    real, new = (cells.copy() for cells in samples)
+    for cells in (real, new):
+        first = cells.obs["cell_type"].cat.categories[0]
+        cells.obs["cell_type"] = cells.obs["cell_type"].cat.rename_categories({first: "Ig$^{hi$"})
+    compare(real, new, "cell_type", save=tmp_path / "names.png")
+    assert (tmp_path / "names.png").stat().st_size > 10_000
+
+
+def test_what_is_no_count_is_refused(samples):
+    real, new = (cells.copy() for cells in samples)
+    real.X = real.X.log1p()
+    with pytest.raises(ValueError, match="`real` does not hold counts"):
+        compare(real, new, show=False)
+    new.X = new.X.log1p()
+    with pytest.warns(UserWarning, match="`generated` holds values that are not integers"):
+        compare(samples[0], new, show=False)

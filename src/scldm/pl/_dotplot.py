@@ -148,9 +148,9 @@ def _markers(
     # The surest differences are small ones of genes that all cells have; those come last.
     twofold = ranked["logfoldchanges"] >= 1
     ranked = pd.concat([ranked[twofold], ranked[~twofold]])
-    return {
-        name: ranked.loc[ranked["group"] == name, "names"].tolist()[:n_genes] for name in types
-    }
+    best = {name: ranked.loc[ranked["group"] == name, "names"].tolist() for name in types}
+    # a type that marks no gene best takes no room
+    return {name: own[:n_genes] for name, own in best.items() if own}
 
 
 def _dots(samples: Samples, expression: sparse.csr_matrix, side: int) -> Dots:

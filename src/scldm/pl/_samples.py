@@ -1,6 +1,6 @@
 """Real and generated cells, made ready for a figure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +31,8 @@ class Samples(NamedTuple):
     genes: pd.Index
     names: tuple[str, str]
     """What the samples are called."""
+    colors: Mapping[str, str]
+    """Colours of types that scanpy keeps with the real cells; empty unless all types have one."""
 
     @classmethod
     def of(
@@ -87,7 +89,9 @@ class Samples(NamedTuple):
         if groupby is not None:
             labels = (labels_of(cells[0], groupby, "real"),
                       labels_of(cells[1], groupby, "generated"))  # fmt: skip
-        return cls(counts, labels, real.var_names, names)
+        found = cls(counts, labels, real.var_names, names, {})
+        colors = _kept_colors(real, groupby)
+        return found._replace(colors=colors) if colors.keys() >= set(found.categories) else found
 
     @property
     def categories(self) -> list[str]:
@@ -117,6 +121,14 @@ class Samples(NamedTuple):
         # One depth for both, or the same expression would get two values.
         depth = float(np.median(sizes[sizes > 0])) if sizes.any() else 1.0
         return _log_normalized(self.counts[0], depth), _log_normalized(self.counts[1], depth)
+
+
+def _kept_colors(adata: AnnData, groupby: str | None) -> dict[str, str]:
+    """Colours of the categories of a column, where there are any."""
+    colors = adata.uns.get(f"{groupby}_colors")
+    if groupby is None or colors is None or not hasattr(adata.obs[groupby], "cat"):
+        return {}
+    return dict(zip(adata.obs[groupby].cat.categories.astype(str), colors, strict=False))
 
 
 def _log_normalized(counts: sparse.csr_matrix, depth: float) -> sparse.csr_matrix:

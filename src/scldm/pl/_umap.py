@@ -114,6 +114,8 @@ def draw_umap(figure: Figure | SubFigure, samples: Samples, positions: Pair) -> 
     axes = list(figure.subplots(1, 3))
     _map_sources(axes[0], positions, samples.names)
     styles = category_styles(samples.categories)
+    if samples.colors:
+        styles = {name: (samples.colors[name], "o") for name in samples.categories}
     for i in (0, 1):
         own = None if samples.labels is None else samples.labels[i]
         _map_types(axes[i + 1], positions[i], positions[1 - i], own, styles, COLOURS[i])
