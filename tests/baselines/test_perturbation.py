@@ -169,3 +169,16 @@ def test_sparse_cells_are_cells(cells):
 def test_cells_have_the_features_that_were_learned_from(cells):
     with pytest.raises(ValueError, match="`x` has 1 features; 4 were learned from"):
         Additive().fit(*cells).predict(cells[0][:, :1], "A")
+
+
+def test_what_is_missing_is_no_perturbation():
+    x, labels = np.ones((6, 2)), np.array(["control", "A"] * 3, object)
+    for wrong in ("perturbation", "context"):
+        given = {"perturbation": labels, "context": np.array(["u"] * 6, object)}
+        given[wrong] = np.where(np.arange(6) == 2, np.nan, given[wrong])
+        with pytest.raises(ValueError, match=f"`{wrong}` has 1 missing values"):
+            Additive().fit(x, **given)
+    with pytest.raises(ValueError, match="`x` has values that are not finite"):
+        Additive().fit(np.where(np.eye(6, 2) > 0, np.nan, x), labels)
+    with pytest.raises(ValueError, match=r"`context` has shape \(6, 2\); .* Join columns"):
+        Additive().fit(x, labels, context=np.full((6, 2), "u"))

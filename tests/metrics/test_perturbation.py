@@ -222,3 +222,11 @@ def test_genes_without_a_doubt_are_ordered_too():
 def test_genes_must_be_the_same():
     with pytest.raises(ValueError, match="`perturbed` has 3 genes, `control` 3 and `genes` 2"):
         perturbation.differential_expression(np.zeros((5, 3)), np.zeros((5, 3)), ["a", "b"])
+
+
+def test_one_cell_has_no_genes_that_differ():
+    one, many = np.ones((1, 4)), np.random.default_rng(0).normal(size=(9, 4))
+    with pytest.raises(ValueError, match="at least two rows"):
+        perturbation.de_genes(one, many)
+    with pytest.raises(ValueError, match="at least two rows"):
+        perturbation.de_overlap(many, one, many)

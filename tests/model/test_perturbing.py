@@ -87,6 +87,7 @@ def test_a_shift_is_the_mean_difference_within_contexts():
             np.nan,
             np.flatnonzero(treated & (kind == k)),
             np.flatnonzero(~treated & (kind == k)),
+            (k,),
         )
         for k in range(2)
     ]
@@ -146,6 +147,21 @@ def test_over_doses_the_shift_is_a_monotone_curve_through_what_was_seen():
     np.testing.assert_allclose(shifts.at("A", 1e6), [4.5, -9])
     with pytest.raises(ValueError, match="`dose=-1` is below 0"):
         shifts.at("A", -1)
+
+
+def test_a_curve_over_doses_joins_means_of_the_same_contexts():
+    """The one context that answers strongly was not seen at the highest dose."""
+    rows, x = [], []
+    for kind, strength, doses in (("B", 1.0, (1, 3, 10)), ("T", 3.0, (1, 3))):
+        for dose in (0, *doses):
+            rows += [("A" if dose else "control", kind, "1", dose)] * 30
+            x += [[strength * np.log1p(dose), -strength * np.log1p(dose)]] * 30
+    frame = frame_of([row[:3] for row in rows]).assign(dose=[float(row[3]) for row in rows])
+    dose = Dose("dose", "d", 0, 1, "float", unit=1.0)
+    condition = PerturbationSet("p", ["control", "A"], "control", dose)
+    shifts = Shifts.fit(np.array(x), compared(frame, condition, ["cell_type"]), condition)
+    expected = 2 * np.log1p([1, 3, 10])
+    np.testing.assert_allclose(shifts.curves["A"][1], np.stack([expected, -expected], axis=1))
 
 
 def test_logarithms_of_doses_are_doses_too():
@@ -330,6 +346,27 @@ def test_a_method_of_ones_own(trained):
     new = trained.predict_perturbation(perturbation="TP53", dose=1.0, method=Nothing(), seed=0)
     np.testing.assert_allclose(new.obsm["X_scldm_delta"], 0, atol=1e-6)
     assert new.uns["scldm"]["method"] == "Nothing"
+
+
+def test_a_dose_of_zero_changes_nothing(trained):
+    settings = {"perturbation": "TP53", "dose": 0.0, "seed": 0}
+    ways = ("arithmetic", "flow", "delta", "conditional")
+    made = [trained.predict_perturbation(**settings, method=way) for way in ways]
+    for new in made[1:]:
+        np.testing.assert_allclose(new.obsm["X_scldm"], made[0].obsm["X_scldm"], atol=1e-5)
+
+
+def test_control_cells_may_have_several_doses(trained):
+    frame = trained.training_frame_
+    own = (frame["perturbation"] == "control").to_numpy()
+    doses = frame["dose"].to_numpy(copy=True)
+    doses[np.flatnonzero(own)[::2]] += 0.5
+    try:
+        trained.training_frame_ = frame.assign(dose=doses)
+        new = trained.predict_perturbation(perturbation="control", seed=0)
+    finally:
+        trained.training_frame_ = frame
+    assert new.n_obs == trained.adata.obs["guide"].eq("control").sum()
 
 
 def test_predictions_survive_saving(trained, tmp_path):

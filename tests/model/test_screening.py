@@ -39,6 +39,14 @@ def test_leading_away_from_a_target_scores_below_zero(trained):
     assert abs(table.attrs["distance"]) < -table["score"].iloc[0]
 
 
+def test_a_gene_named_twice_counts_once(trained):
+    ask = {"perturbations": ["TP53"], "doses": 10.0, **SETTINGS}
+    once, twice = (trained.screen(target=["gene_0"] * n, **ask) for n in (1, 2))
+    assert twice["score"].iloc[0] == once["score"].iloc[0]
+    with pytest.raises(ValueError, match="`target` has weights that are no finite numbers"):
+        trained.screen(target={"gene_0": np.nan}, **ask)
+
+
 def test_more_samples_are_not_more_cells(trained):
     widths = []
     for n in (1, 10):

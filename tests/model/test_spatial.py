@@ -20,7 +20,7 @@ from scldm import SCLDM, MultiLDM
 from scldm.data import add_gene_sets, simulate_tissue, true_expression
 from scldm.model import SPATIAL_METHODS, FromPlaces, InverseDistance, SpatialMethod
 from scldm.model import _spatial_training as training
-from scldm.model._point_process import area_of, inside
+from scldm.model._point_process import inside
 from scldm.model._resolution import _divided
 
 METHODS = list(SPATIAL_METHODS)
@@ -669,6 +669,28 @@ def test_a_grid_divides_each_spot(model):
         assert new.uns["scldm"]["conserve"] is False
 
 
+def test_spots_are_divided_in_their_plane_and_their_unit(stack):
+    flat = stack.adata[stack.adata.obs["section"] == "section_1"].copy()
+    level = flat.obsm["spatial_3d"][0, 2]
+    model = fitted(flat, 1, 2, {"spatial_key": "spatial_3d"})
+    two = model.super_resolve(factor=2, steps=1, seed=0)
+    assert two.n_obs == 4 * flat.n_obs and (two.obsm["spatial_3d"][:, 2] == level).all()
+    places = model.propose_places(seed=0)
+    assert places.shape == (flat.n_obs, 3) and (places[:, 2] == level).all()
+
+    both = simulate_tissue(80, 12, n_sections=2, spacing=SPACING, seed=2)
+    second = (both.obs["section"] == "section_2").to_numpy()
+    both.obsm["spatial"][second] *= 10
+    model = fitted(both, 1, 2, {"batch_key": "section", "spatial_key": "spatial"})
+    with pytest.warns(UserWarning, match=r"The spacing of cells differs between sections \(`sec"):
+        model.train_spatial(2, **QUIET)
+    for here in (second, ~second):
+        x = both.obsm["spatial"][here]
+        two = model.super_resolve(indices=np.flatnonzero(here), factor=2, steps=1, seed=0)
+        off = np.abs(two.obsm["spatial"].reshape(-1, 4, 2) - x[:, None])
+        np.testing.assert_allclose(off / np.median(closest(x)), 0.25, rtol=0.3)
+
+
 @pytest.mark.parametrize("n_samples", [1, 2])
 def test_what_is_conserved_adds_up_by_spot_gene_and_sample(model, n_samples):
     rows = np.arange(0, 300, 2)
@@ -932,11 +954,21 @@ def test_places_in_a_region(tissue, model, hole):
     assert not np.array_equal(places, model.propose_places(within=corners, seed=1))
     assert model.propose_places(None, 9, within=corners.tolist(), seed=0).shape == (9, 2)
     # as many as find room
-    some = model.propose_places(None, 300, within=corners, seed=0)
+    with pytest.warns(
+        UserWarning, match="`n_places=300`: .* places fit at the distance that cells"
+    ):
+        some = model.propose_places(None, 300, within=corners, seed=0)
     assert len(places) < len(some) < 300
     # the region may lie anywhere
     far = model.propose_places(within=corners + 1e4, seed=0)
     assert len(far) == len(places) and inside(corners + 1e4, far).all()
+
+
+def test_thin_regions_are_filled_too(model):
+    side = model.adata.uns["tissue"]["size"]
+    ribbon = np.array([[0, 0], [side, side], [side + 1, side], [1, 0]]) + [0, 2 * side]
+    places = model.propose_places(None, 12, within=ribbon, seed=0)
+    assert len(places) == 12 and inside(ribbon, places).all()
 
 
 def square(adata):
@@ -955,8 +987,9 @@ def test_places_of_a_stack_lie_in_its_sections(stack):
     corners = square(stack.adata)
     within = stack.propose_places(z=depths[1], within=corners, seed=0)
     assert inside(corners, within[:, :2]).all() and (within[:, 2] == depths[1]).all()
-    # cells at the edge have fewer around them
-    assert 0.75 < len(within) / area_of(corners) * (area_of(corners) / 100) < 1.25
+    # as many as the observed cells leave room for, at the edges, and not on top of them
+    assert len(within) < 30
+    assert KDTree(own[:, :2]).query(within[:, :2])[0].min() > least - 1e-6
     # beyond the last section it is that one
     beyond = stack.propose_places(z=10 * depths[-1], seed=0)
     assert len(beyond) == 100
@@ -1130,10 +1163,38 @@ def test_places_that_occur_twice_are_warned_of(model, hole):
 
 
 def test_the_same_place_of_two_sections_is_no_twin(sections):
-    x = sections.adata.obsm["spatial"][[0, 0]]
+    x = sections.adata.obsm["spatial"][[0, 0]] + 0.1
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         impute(sections, x, batch=["section_1", "section_2"])
+
+
+def test_places_of_observed_cells_are_warned_of(model):
+    x = model.adata.obsm["X_map"]
+    with pytest.warns(UserWarning, match="At 3 of 3 `coordinates` there is an observed cell"):
+        impute(model, x[:3])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        impute(model, x[:3], indices=np.arange(3, len(x)))
+
+
+def test_a_hole_in_a_section_of_a_stack_is_filled_with_cells_of_that_section(stack):
+    x = stack.adata.obsm["spatial_3d"]
+    off = np.linalg.norm(x[:, :2] - x[:, :2].mean(axis=0), axis=1)
+    for z in np.unique(x[:, 2]):
+        here = x[:, 2] == z
+        hole = here & (off < np.quantile(off[here], 0.3))
+        new = impute(stack, x[hole], indices=np.flatnonzero(~hole))
+        kept = {
+            c
+            for c in stack.adata.obs
+            if c in new.obs and stack.adata.obs.loc[here, c].nunique() == 1
+        }
+        assert "section" in kept
+        for column in kept:
+            assert set(new.obs[column].astype(str)) == set(
+                stack.adata.obs.loc[here, column].astype(str)
+            )
 
 
 ASK = {

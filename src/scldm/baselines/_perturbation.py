@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
@@ -21,6 +22,14 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
+
+
+def _text(values: ArrayLike, name: str) -> NDArray[np.str_]:
+    """Return values as text; none may be missing."""
+    missing = int(pd.isna(np.asarray(values)).sum())
+    if missing:
+        raise ValueError(f"`{name}` has {missing} missing values. Leave these cells out.")
+    return np.asarray(values).astype(str)
 
 
 def _dense(x: Any) -> Array:
@@ -66,18 +75,23 @@ class PerturbationBaseline(ABC):
         Raises
         ------
         ValueError
-            If lengths differ, or no context has both control and perturbed cells.
+            If lengths differ, a value is missing or not finite, or no context has both control and
+            perturbed cells.
         """
         cells = _dense(x)
-        labels = np.array(
-            [self._canonical(label) for label in np.asarray(perturbation).astype(str)]
-        )
-        contexts = (
-            np.zeros(len(cells), int) if context is None else np.asarray(context).astype(str)
-        )
-        for name, values in (("perturbation", labels), ("context", contexts)):
-            if len(values) != len(cells):
-                raise ValueError(f"`{name}` has {len(values)} values for {len(cells)} cells.")
+        if not np.isfinite(cells).all():
+            raise ValueError("`x` has values that are not finite.")
+        named = _text(perturbation, "perturbation")
+        contexts = np.full(len(cells), "")
+        if context is not None:
+            contexts = _text(context, "context")
+        for name, values in (("perturbation", named), ("context", contexts)):
+            if values.shape != (len(cells),):
+                raise ValueError(
+                    f"`{name}` has shape {values.shape}; it needs one value for each of "
+                    f"{len(cells)} cells. Join columns to one of text."
+                )
+        labels = np.array([self._canonical(label) for label in named])
         found: dict[str, list[Array]] = {}
         for where in np.unique(contexts):
             here = contexts == where

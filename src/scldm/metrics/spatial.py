@@ -237,7 +237,9 @@ def compare(
         Samples beside means, (n_samples, n, n_genes). Without any, the prediction is one that is sure
         of its means, and these are scored in the place of a sample.
     groups
-        Section of each place, (n,).
+        Section of each place, (n,). Neighbours are of one section, and ``energy_within`` is that of
+        sections. All else is over all places together: what tells sections apart, such as a batch,
+        counts as pattern there. Where it must not, compare section by section.
     n_neighbors
         Of :func:`smoothed_pcc`. Moran's I takes six.
     most_cells

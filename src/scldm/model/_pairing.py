@@ -28,6 +28,7 @@ class Group(NamedTuple):
     dose: float
     perturbed: np.ndarray
     control: np.ndarray
+    context: tuple
 
 
 def perturbation_of(conditions: Sequence[Condition]) -> PerturbationSet | None:
@@ -92,7 +93,8 @@ def compared(
         enough = [cells for cells in found if len(cells) >= _FEWEST_CONTROLS]
         chosen = enough[0] if enough else max(found, key=len)
         if len(chosen):
-            groups.append(Group(first["perturbation"], first["dose"], rows, chosen))
+            context = tuple(first[list(columns)])
+            groups.append(Group(first["perturbation"], first["dose"], rows, chosen, context))
         else:
             without.append({name: first[name] for name in ["perturbation", *columns]})
     if without:

@@ -320,7 +320,7 @@ class PerturbingMixin:
             # a new combination has the doses of perturbed cells
             own = labels == label if (labels == label).any() else labels != condition.control
             known = np.unique(self.training_frame_.loc[own.to_numpy(), "dose"])
-            if len(known) > 1:
+            if len(known) > 1 and label != condition.control:
                 raise ValueError(
                     f"`perturbation={label!r}` needs a `dose` too: training cells of it have "
                     f"{shortened(known.tolist())}."
@@ -332,11 +332,16 @@ class PerturbingMixin:
     def _with_control_left_alone(self, job: PerturbationJob, way: PerturbationMethod) -> LatentsOf:
         """Return latents by a method, and those of cells that stay under the control as they are.
 
-        No method has learned to do nothing.
+        No method has learned to do nothing, which is what a dose of zero does where all others are above.
         """
         inner = way.prepare(job)
-        control = self._perturbation_condition().control
-        still = (job.request.frame["perturbation"].astype(str) == control).to_numpy()
+        condition = self._perturbation_condition()
+        still = (job.request.frame["perturbation"].astype(str) == condition.control).to_numpy()
+        if condition.dose is not None:
+            training = self.training_frame_
+            perturbed = training["perturbation"].astype(str) != condition.control
+            if (training.loc[perturbed, "dose"] > 0).all():
+                still |= (job.request.frame["dose"] == 0).to_numpy()
 
         def latents_of(block: int, rows: np.ndarray) -> tuple[Tensor, Tensor]:
             z, log_library = inner(block, rows)

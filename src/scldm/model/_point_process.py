@@ -13,7 +13,9 @@ _ROUNDS = 40
 _CLOSEST = 0.05
 
 
-def spread_out(draw: Callable[[], np.ndarray], n: int, closest: float) -> np.ndarray:
+def spread_out(
+    draw: Callable[[], np.ndarray], n: int, closest: float, occupied: np.ndarray | None = None
+) -> np.ndarray:
     """Return the first n of some candidates that keep their distance from those before.
 
     Simple sequential inhibition (Diggle 2013, *Statistical Analysis of Spatial and Spatio-Temporal Point
@@ -27,11 +29,16 @@ def spread_out(draw: Callable[[], np.ndarray], n: int, closest: float) -> np.nda
         How many to return, at most.
     closest
         The least distance.
+    occupied
+        Places that are taken.
     """
+    taken = None if occupied is None or not len(occupied) else KDTree(occupied)
     kept = draw()[:0]
     for _ in range(_ROUNDS):
         new = draw()
-        if len(kept):
+        if taken is not None and len(new):
+            new = new[taken.query(new)[0] > closest]
+        if len(kept) and len(new):
             new = new[KDTree(kept).query(new)[0] > closest]
         if len(new) > 1:
             alive = np.ones(len(new), dtype=bool)

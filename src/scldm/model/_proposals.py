@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from ._point_process import area_of, area_of_a_cell, inside, least_distance, spr
 __all__ = ["ProposalsMixin", "checked_depths"]
 
 _FEWEST_CELLS = 4
+_MOST_DRAWN = 200_000
 
 
 class ProposalsMixin:
@@ -34,9 +36,9 @@ class ProposalsMixin:
     ) -> np.ndarray:
         """Return places where cells might be, of a point process fitted to the tissue.
 
-        Its density is that of the observed cells, smoothed over the spacing of cells or, in a region
-        where none are, their median density. Places keep the distance from one another that nineteen of
-        twenty observed cells keep.
+        Its density is that of the observed cells, smoothed over the spacing of cells; in a region that is
+        asked for, their median density, with the observed cells in their places. Places keep the distance
+        from one another, and in a region from observed cells, that nineteen of twenty observed cells keep.
 
         Parameters
         ----------
@@ -44,7 +46,7 @@ class ProposalsMixin:
             Registered cells of one section, or of one stack; ``None`` takes the training data.
         n_places
             How many; ``None`` takes as many as there are cells, as the neighbouring sections have, or as
-            the region would have at the median density.
+            the region lacks at the median density.
         indices
             Which cells of ``adata``; ``None`` takes all.
         within
@@ -57,6 +59,11 @@ class ProposalsMixin:
         Returns
         -------
         ``(n_places, 2 or 3)``; fewer where they do not fit.
+
+        Warns
+        -----
+        UserWarning
+            If fewer fit than were asked for.
 
         Raises
         ------
@@ -86,15 +93,21 @@ class ProposalsMixin:
             depth = checked_depths(z)[0] / tissue.spacing[2]
             weight = _shares_by_depth(x[:, 2], depth)
             # one section to measure in: two would lie on top of one another
-            own = x[x[:, 2] == x[weight.argmax(), 2]]
+            observed_depth = x[weight.argmax(), 2]
+            own = x[x[:, 2] == observed_depth]
         elif tissue.stacked:
             raise ValueError("`z` is missing: the depth of the section in the stack.")
-        n_dims = 2 if tissue.stacked else x.shape[1]
+        # a plane may have a third coordinate
+        level = None if z is None else float(z)
+        if x.shape[1] == 3 and not tissue.stacked and np.ptp(x[:, 2]) == 0:
+            level = float(x[0, 2] * tissue.spacing[2])
+        n_dims = x.shape[1] if level is None else 2
         x, own, spacing = x[:, :n_dims], own[:, :n_dims], tissue.spacing[:n_dims]
         if len(np.unique(own, axis=0)) < _FEWEST_CELLS:
             raise ValueError(f"Places need {_FEWEST_CELLS} or more cells of a section to go by.")
         rng = np.random.default_rng((seed, Stream.REQUEST, int(np.float64(z or 0).view("u8"))))
 
+        closest, occupied = least_distance(own), own[:0]
         if within is None:
             n = positive("n_places", n_places, max(1, round(weight.sum())))
 
@@ -110,15 +123,28 @@ class ProposalsMixin:
                 raise ValueError(
                     "All cells lie on one line, which says nothing of a region."
                 ) from None
+            low, high = corners.min(axis=0), corners.max(axis=0)
+            if z is None or observed_depth == depth:
+                occupied = own[((own > low - closest) & (own < high + closest)).all(axis=1)]
+                wanted -= inside(corners, occupied).sum() if len(occupied) else 0
             n = positive("n_places", n_places, max(1, round(wanted)))
+            # a thin region fills little of the box around it
+            n_drawn = int(min(_MOST_DRAWN, 2 * n * np.prod(high - low) / area_of(corners)))
 
             def draw() -> np.ndarray:
-                low, high = corners.min(axis=0), corners.max(axis=0)
-                some = rng.uniform(low, high, size=(2 * n, 2))
+                some = rng.uniform(low, high, size=(max(n_drawn, 2 * n), 2))
                 return some[inside(corners, some)]
 
-        places = spread_out(draw, n, least_distance(own)) * spacing
-        return places if z is None else np.column_stack([places, np.full(len(places), float(z))])
+        places = spread_out(draw, n, closest, occupied) * spacing
+        if n_places is not None and len(places) < n:
+            warnings.warn(
+                f"`n_places={n_places}`: {len(places)} places fit at the distance that cells keep.",
+                UserWarning,
+                stacklevel=2,
+            )
+        if level is None:
+            return places
+        return np.column_stack([places, np.full(len(places), level)])
 
     def _check_stacked(self, argument: str) -> None:
         if not self._tissue().stacked:

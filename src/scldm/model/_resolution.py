@@ -12,11 +12,13 @@ from scipy import sparse
 
 from ._blocks import Stream, resolved_seed
 from ._cells import Cells, selected
-from ._choices import positive
+from ._choices import flag, positive
 from ._keys import KEYS
 from ._proposals import ProposalsMixin, checked_depths
 from ._provenance import recorded
+from ._spatial import OBSERVED
 from ._storage import read_rows
+from ._tissue import UNLIKE, Places, measured
 
 __all__ = ["ResolutionMixin"]
 
@@ -78,26 +80,32 @@ class ResolutionMixin(ProposalsMixin):
         self._require("spatial")
         if (factor is None) == (coordinates is None):
             raise ValueError("Give either `factor` or `coordinates`.")
-        if conserve and kwargs.get("return_mean"):
+        if flag("conserve", conserve) and kwargs.get("return_mean"):
             raise ValueError("`return_mean` has no meaning for counts that are conserved.")
         seed = resolved_seed(seed)
         cells = selected(self, adata, kwargs.get("indices"))
         name = self.spatial_["section"]
         spots = self._places_of(cells.frame, name)
         if factor is not None:
-            steps = self._sub_places(positive("factor", factor), spots.coordinates.shape[1])
-            coordinates = (spots.coordinates[:, None] + steps).reshape(-1, steps.shape[1])
+            all_spots = self._places_of(selected(self, adata, None).frame, name)
+            steps = self._sub_places(positive("factor", factor), spots, all_spots)
+            n_parts, n_dims = steps.shape[1:]
+            coordinates = (spots.coordinates[:, None] + steps).reshape(-1, n_dims)
             if name is not None:
                 if kwargs.get(name) is not None:
                     raise ValueError(
                         f"`{name}` has no meaning with `factor`: places are in the sections of their spots. "
                         "Choose spots by `adata` or `indices`."
                     )
-                kwargs[name] = cells.frame[name].repeat(len(steps)).tolist()
-        new = self.impute_region(adata, coordinates, n_samples=n_samples, seed=seed, **kwargs)
+                kwargs[name] = cells.frame[name].repeat(n_parts).tolist()
+        with warnings.catch_warnings():
+            if factor is not None:
+                # the place in the middle of a spot is the spot's
+                warnings.filterwarnings("ignore", message=f".*{OBSERVED}")
+            new = self.impute_region(adata, coordinates, n_samples=n_samples, seed=seed, **kwargs)
         place = new.obs["place"].to_numpy()
         if factor is not None:
-            spot = place // len(steps)
+            spot = place // n_parts
         else:
             asked = self._places_of(self._frame_of_new(new), name)
             spot = self._tissue().among(spots).nearest(asked, 1)[1][:, 0]
@@ -176,15 +184,33 @@ class ResolutionMixin(ProposalsMixin):
             parts = [np.column_stack([plane, np.full(len(plane), d)]) for d in depths]
         return self.impute_region(adata, np.concatenate(parts), seed=seed, **kwargs)
 
-    def _sub_places(self, factor: int, n_dims: int) -> np.ndarray:
-        """Return the steps from a spot to its places, ``(factor ** 2, n_dims)`` in a plane."""
+    def _sub_places(self, factor: int, spots: Places, all_spots: Places) -> np.ndarray:
+        """Return the steps from spots to their places, ``(n_spots, factor ** 2, n_dims)`` in a plane.
+
+        Parameters
+        ----------
+        factor
+            Places along each axis of the plane.
+        spots
+            The spots.
+        all_spots
+            Those and the others of their sections. A section whose spacing is quite unlike that of the
+            tissue is taken to be in units of its own.
+        """
         tissue = self._tissue()
+        n_dims = spots.coordinates.shape[1]
+        flat = np.ptp(all_spots.coordinates, axis=0) == 0
+        flat[2:] |= tissue.stacked
         along = (np.arange(factor) + 0.5) / factor - 0.5
-        axes = [along * step for step in tissue.spacing]
-        if tissue.stacked:
-            axes[2] = np.zeros(1)
-        grid = np.meshgrid(*axes, indexing="ij")
-        return np.stack([axis.ravel() for axis in grid], axis=1)
+        grid = np.meshgrid(*(np.zeros(1) if off else along for off in flat), indexing="ij")
+        parts = np.stack([axis.ravel() for axis in grid], axis=1)
+        step = np.empty((len(spots), n_dims))
+        for section in np.unique(spots.section):
+            own = all_spots.at(np.flatnonzero(all_spots.section == section))
+            spacing = measured(own, tissue.stacked)[1]
+            like = 1 / UNLIKE < spacing[0] / tissue.spacing[0] < UNLIKE
+            step[spots.section == section] = tissue.spacing if like else spacing
+        return parts * step[:, None]
 
     def _frame_of_new(self, new: AnnData) -> Any:
         """Return the conditions that new cells were written with."""

@@ -101,11 +101,12 @@ class ScreeningMixin:
             made = self.predict_perturbation(cells.adata, label, dose, **settings, method=method)
             statistic = aim.statistic(made, before, n_samples)
             score = bootstrap(statistic, len(few), aim.n_cells, n_bootstrap, seed)
-            row = {"perturbation": label, **score._asdict()}
+            low, high = score.interval()
+            row = {"perturbation": label, "score": score.value, "low": low, "high": high}
             if condition.dose is not None:
                 row["dose"] = made.obs[condition.dose.column].iloc[0]
             rows.append(row)
-        table = pd.DataFrame(rows).rename(columns={"value": "score"})
+        table = pd.DataFrame(rows)
         if condition.dose is not None:
             table.insert(1, "dose", table.pop("dose"))
         table = table.sort_values("score", ascending=False, ignore_index=True)
@@ -148,13 +149,16 @@ class ScreeningMixin:
         if isinstance(target, str):
             target = [target]
         if not isinstance(target, Mapping):
-            target = dict.fromkeys(target, 1 / max(len(target), 1))
+            genes = dict.fromkeys(target)
+            target = dict.fromkeys(genes, 1 / max(len(genes), 1))
         weights = dict(target)
         if not weights:
             raise ValueError("`target` is empty; give cells, genes, or weights of genes.")
         unknown = [gene for gene in weights if gene not in self.var_names]
         if unknown:
             raise ValueError(f"`target` has genes that the model has not: {shortened(unknown)}.")
+        if not np.isfinite(np.array(list(weights.values()), dtype=float)).all():
+            raise ValueError("`target` has weights that are no finite numbers.")
         places = self.var_names.get_indexer(list(weights))
         return _Expression(places, np.array(list(weights.values()), dtype=float))
 

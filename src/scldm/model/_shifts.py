@@ -26,6 +26,10 @@ __all__ = ["Shifts"]
 
 _SMALL = 20
 """Cells at which a context counts half as much as one with very many."""
+_SWEEPS, _LEAST_SCALE = 50, 0.05
+
+Change = tuple[float, np.ndarray]
+"""How much a mean difference counts, and the difference."""
 
 
 class Shifts:
@@ -61,7 +65,8 @@ class Shifts:
         """Learn from cells.
 
         Contexts count by their numbers of cells, up to a point: beyond some twenty, contexts differ
-        more than samples of one do.
+        more than samples of one do. A context in which a dose was not seen stands there with what its
+        other doses say, or a curve would join means of different contexts.
 
         Parameters
         ----------
@@ -72,19 +77,14 @@ class Shifts:
         perturbation
             The condition.
         """
-        found: dict[str, dict[float, list[tuple[float, np.ndarray]]]] = defaultdict(dict)
+        found: dict[str, dict[tuple, Change]] = defaultdict(dict)
         for group in groups:
             change = x[group.perturbed].mean(axis=0) - x[group.control].mean(axis=0)
             n = 1 / (1 / len(group.perturbed) + 1 / len(group.control))
             # as a key, one NaN is not another, but this one is itself
             dose = np.nan if np.isnan(group.dose) else group.dose
-            found[group.label].setdefault(dose, []).append((n / (n + _SMALL), change))
-        curves = {}
-        for label, by_dose in found.items():
-            doses = sorted(by_dose)
-            changes = [_weighted_mean(by_dose[dose]) for dose in doses]
-            curves[label] = np.array(doses), np.stack(changes)
-        return cls(perturbation, curves)
+            found[group.label][group.context, dose] = (n / (n + _SMALL), change)
+        return cls(perturbation, {label: _curve(seen) for label, seen in found.items()})
 
     def at(self, label: str, dose: float = np.nan) -> np.ndarray:
         """Return the change by a perturbation, ``(d,)``.
@@ -182,6 +182,38 @@ class Shifts:
         return PchipInterpolator(np.arcsinh(doses / unit), changes)(np.arcsinh(at / unit))
 
 
-def _weighted_mean(parts: Sequence[tuple[float, np.ndarray]]) -> np.ndarray:
-    weights, values = zip(*parts, strict=True)
-    return np.average(values, axis=0, weights=weights)
+def _curve(seen: Mapping[tuple, Change]) -> tuple[np.ndarray, np.ndarray]:
+    r"""Return doses and the mean change at each over contexts.
+
+    Changes that were not seen are those of :math:`\delta_{cd} = s_c u_d`, fitted to those that were by
+    alternating least squares.
+
+    Parameters
+    ----------
+    seen
+        Weight and change by context and dose.
+    """
+    contexts = list(dict.fromkeys(context for context, _ in seen))
+    # as the only dose, one that is not a number is equal to itself
+    doses = sorted(dict.fromkeys(dose for _, dose in seen))
+    n_dims = len(next(iter(seen.values()))[1])
+    weight = np.zeros((len(contexts), len(doses)))
+    change = np.zeros((*weight.shape, n_dims))
+    for (context, dose), (own, value) in seen.items():
+        at = contexts.index(context), doses.index(dose)
+        weight[at], change[at] = own, value
+    missing = weight == 0
+    if missing.any():
+        scale = np.ones(len(contexts))
+        for _ in range(_SWEEPS):
+            part = weight * scale[:, None]
+            mean = np.einsum("cd,cdj->dj", part, change) / (part * scale[:, None]).sum(0)[:, None]
+            along = np.einsum("cd,cdj,dj->c", weight, change, mean)
+            size = np.einsum("cd,dj,dj->c", weight, mean, mean)
+            # a context may answer little, but hardly the other way
+            scale = np.divide(along, size, out=np.ones(len(contexts)), where=size > 0)
+            scale = scale.clip(_LEAST_SCALE) / scale.clip(_LEAST_SCALE).mean()
+        change[missing] = (scale[:, None, None] * mean)[missing]
+        known = np.ma.array(weight, mask=missing).mean(axis=1).filled(0)
+        weight = np.where(missing, known[:, None], weight)
+    return np.array(doses), (weight[..., None] * change).sum(0) / weight.sum(0)[:, None]

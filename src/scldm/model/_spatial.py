@@ -28,7 +28,10 @@ from ._spatial_training import SpatialTrainingMixin, Surroundings
 from ._tissue import Finder, Places, Tissue
 from ._types import TypesByLatent
 
-__all__ = ["SpatialMixin"]
+__all__ = ["OBSERVED", "SpatialMixin"]
+
+OBSERVED = "there is an observed cell"
+"""What a warning says of places that are no new ones."""
 
 _FAR = 5.0
 _OWN_COLUMNS = {"place", "sample", "spot"}
@@ -114,7 +117,8 @@ class SpatialMixin(SpatialTrainingMixin):
         Warns
         -----
         UserWarning
-            If places lie outside the tissue, which says how far, or coordinates occur twice.
+            If places lie outside the tissue, which says how far, coordinates occur twice, or an observed cell
+            is there.
         """
         way = method
         if not isinstance(way, SpatialMethod):
@@ -185,9 +189,10 @@ class SpatialMixin(SpatialTrainingMixin):
         places = Places(x, self._asked_sections(name, conditions, len(x), seen.section))
         _warn_of_twins(places)
         finder = self._tissue().among(seen)
-        nearest = finder.nearest(places, 1)[1][:, 0]
+        distance, nearest = (found[:, 0] for found in finder.nearest(places, 1))
         if (nearest < 0).any():
             raise ValueError(f"No observed cell is of the `{name}` that is asked for.")
+        _warn_of_observed(distance)
         _warn_of_outside(finder, places, nearest)
         request = changed(
             self.conditions,
@@ -268,8 +273,9 @@ class SpatialMixin(SpatialTrainingMixin):
 def _lenders(finder: Finder, places: Places, nearest: np.ndarray) -> np.ndarray:
     """Return the cells whose conditions places take where they are not said: the nearest.
 
-    Between the sections of a stack it is the nearest of one section for all places of one depth: else a
-    section would be made of cells of two batches.
+    In a stack it is the nearest of one section for all places of one depth, or a section would be made of
+    cells of two batches: of the section at that depth or, where none was cut, of that which has the nearest
+    cell of most places.
     """
     if not finder.tissue.stacked:
         return nearest
@@ -278,9 +284,11 @@ def _lenders(finder: Finder, places: Places, nearest: np.ndarray) -> np.ndarray:
     asked = np.column_stack([places.coordinates[:, 2], places.section])
     for z, section in np.unique(asked, axis=0):
         rows = np.flatnonzero((asked == (z, section)).all(axis=1))
-        known, n_cells = np.unique(depths[nearest[rows]], return_counts=True)
-        own = (depths == known[n_cells.argmax()]) & (observed.section == section)
-        cells = np.flatnonzero(own)
+        cells = np.flatnonzero((depths == z) & (observed.section == section))
+        if not len(cells):
+            known, n_cells = np.unique(depths[nearest[rows]], return_counts=True)
+            own = (depths == known[n_cells.argmax()]) & (observed.section == section)
+            cells = np.flatnonzero(own)
         near = finder.tissue.among(observed.at(cells)).nearest(places.at(rows), 1)[1][:, 0]
         lenders[rows] = cells[near]
     return lenders
@@ -292,6 +300,17 @@ def _warn_of_twins(places: Places) -> None:
     if n_twins:
         warnings.warn(
             f"{n_twins} of {len(both)} `coordinates` occur more than once.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _warn_of_observed(distance: np.ndarray) -> None:
+    """Warn of places with an observed cell, by the distances to the nearest."""
+    if (distance == 0).any():
+        warnings.warn(
+            f"At {(distance == 0).sum()} of {len(distance)} `coordinates` {OBSERVED}, which takes part in "
+            "what is drawn there. To compare with it, leave it out by `indices` or `adata`.",
             UserWarning,
             stacklevel=4,
         )

@@ -20,7 +20,7 @@ from ._blocks import resolved_seed
 from ._choices import chosen, flag, positive
 from ._conditions import Category, Condition, Number
 from ._perturbations import PerturbationSet
-from ._tissue import Finder, Places, Tissue
+from ._tissue import UNLIKE, Finder, Places, Tissue, measured
 from ._training import STEPS_PER_EPOCH
 from ._training_options import plan_options
 
@@ -28,6 +28,8 @@ __all__ = ["SpatialTrainingMixin", "Surroundings"]
 
 _MAX_STEPS, _BATCH_SIZE = 4000, 256
 _N_NEIGHBORS, _REACH = 24, 8.0
+_MANY = 30
+"""Cells from which on a spacing says something."""
 _DRAWS, _MOST_NUMBERS = 12, 3e7
 _FEWEST_CELLS = 20
 
@@ -136,6 +138,7 @@ class SpatialTrainingMixin:
         self.training_frame_ = frame
         split = self._split_of(adata)
         tissue = Tissue.fit(places.at(split[0]), _N_NEIGHBORS, _REACH, stacked)
+        _warn_of_units(places.at(split[0]), tissue.stacked, name)
         latents = self._encode(adata)
         model = self._new_spatial_module(self.module.autoencoder.n_latent)
         assert model is not None
@@ -271,6 +274,20 @@ def _check_spread(places: Places, section: str | None) -> None:
     if len(np.unique(both, axis=0)) == len(np.unique(places.section)):
         of = "" if section is None else f" of each section (`section={section!r}`)"
         raise ValueError(f"All cells{of} have the same coordinates; they say nothing of space.")
+
+
+def _warn_of_units(places: Places, stacked: bool, section: str | None) -> None:
+    """Warn where the spacing of cells differs so much between sections that their units may."""
+    parts = [np.flatnonzero(places.section == code) for code in np.unique(places.section)]
+    steps = [measured(places.at(rows), stacked)[1][0] for rows in parts if len(rows) >= _MANY]
+    if steps and max(steps) > UNLIKE * min(steps):
+        warnings.warn(
+            f"The spacing of cells differs between sections (`section={section!r}`), from {min(steps):.4g} to "
+            f"{max(steps):.4g}; one spacing is used for all. If their coordinates are in different units, "
+            "divide them by their spacing first.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _warn_of_twins(places: Places) -> None:

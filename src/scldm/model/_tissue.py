@@ -9,7 +9,10 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from scipy.spatial import KDTree
 
-__all__ = ["Finder", "Places", "Tissue", "measured"]
+__all__ = ["UNLIKE", "Finder", "Places", "Tissue", "measured"]
+
+UNLIKE = 2.0
+"""Ratio of the spacings of two sections from which on they may be in different units."""
 
 _CANDIDATES = 256
 _PLACES_AT_A_TIME = 4096

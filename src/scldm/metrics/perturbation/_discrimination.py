@@ -27,9 +27,9 @@ def discrimination(
     """Whether a prediction is nearer to its own perturbation than to others.
 
     For each perturbation, the share of other perturbations whose true mean is nearer to the
-    predicted mean than its own is. The *rank* takes Euclidean distances (after PerturBench), the
-    *score* is one less the share by Manhattan distances (after the discrimination score of the
-    Virtual Cell Challenge; here ties count half and no gene is left out). A model that predicts the same for all has 0.5.
+    predicted mean than its own is. The *rank* takes Euclidean distances, the *score* is one less the share by Manhattan distances (after the discrimination score of the
+    Virtual Cell Challenge, whose direction both have; PerturBench's rank counts, for each
+    truth, the predictions that are nearer; here ties count half and no gene is left out). A model that predicts the same for all has 0.5.
 
     Parameters
     ----------

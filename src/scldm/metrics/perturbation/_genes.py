@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from scldm.metrics._checks import as_dense
+from scldm.metrics._checks import as_dense, as_points
 
 __all__ = ["TOP", "de_genes", "de_overlap", "differential_expression", "welch"]
 
@@ -19,12 +19,20 @@ TOP = 100
 def de_genes(perturbed: ArrayLike, control: ArrayLike, n_genes: int = TOP) -> NDArray[np.intp]:
     """Genes that differ most between perturbed and control cells, by the size of Welch's t.
 
+    A standard error below 0.01 is taken for that, as constants have none. With many thousands of cells
+    that is most genes', and the order becomes that of differences of means.
+
     Parameters
     ----------
     perturbed, control
         Cells, shape (n, n_genes) and (m, n_genes).
     n_genes
         How many, the strongest first.
+
+    Raises
+    ------
+    ValueError
+        If a side has less than two cells, or values that are not finite.
     """
     t = welch(as_dense(perturbed), as_dense(control))
     return np.argsort(-np.abs(t), kind="stable")[:n_genes]
@@ -99,6 +107,11 @@ def de_overlap(
         Cells.
     n_genes
         How many genes.
+
+    Raises
+    ------
+    ValueError
+        As :func:`de_genes` does.
     """
     signed, n_genes = [], min(n_genes, np.shape(control)[1])
     for cells in (true, predicted):
@@ -110,5 +123,6 @@ def de_overlap(
 
 def welch(a: Array, b: Array) -> Array:
     """Welch's t of each gene; a standard error below 0.01, as of constants, is taken for that."""
+    a, b = as_points(a, b)
     error = np.sqrt(a.var(axis=0, ddof=1) / len(a) + b.var(axis=0, ddof=1) / len(b))
     return (a.mean(axis=0) - b.mean(axis=0)) / np.maximum(error, 0.01)
