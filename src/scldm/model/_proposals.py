@@ -117,23 +117,12 @@ class ProposalsMixin:
 
         else:
             corners = _checked_corners(within, n_dims) / spacing
-            try:
-                wanted = area_of(corners) / area_of_a_cell(own)
-            except QhullError:
-                raise ValueError(
-                    "All cells lie on one line, which says nothing of a region."
-                ) from None
-            low, high = corners.min(axis=0), corners.max(axis=0)
             if z is None or observed_depth == depth:
-                occupied = own[((own > low - closest) & (own < high + closest)).all(axis=1)]
-                wanted -= inside(corners, occupied).sum() if len(occupied) else 0
-            n = positive("n_places", n_places, max(1, round(wanted)))
-            # a thin region fills little of the box around it
-            n_drawn = int(min(_MOST_DRAWN, 2 * n * np.prod(high - low) / area_of(corners)))
+                occupied = own
+            n = positive("n_places", n_places, _lacking(corners, own, occupied))
 
             def draw() -> np.ndarray:
-                some = rng.uniform(low, high, size=(max(n_drawn, 2 * n), 2))
-                return some[inside(corners, some)]
+                return _drawn_in(corners, n, rng)
 
         places = spread_out(draw, n, closest, occupied) * spacing
         if n_places is not None and len(places) < n:
@@ -152,6 +141,25 @@ class ProposalsMixin:
                 f"`{argument}` needs cells in sections of a stack: coordinates with a third column that "
                 "has one value for each section."
             )
+
+
+def _lacking(corners: np.ndarray, own: np.ndarray, occupied: np.ndarray) -> int:
+    """Return how many cells a region lacks of the median density of the observed ones."""
+    try:
+        wanted = area_of(corners) / area_of_a_cell(own)
+    except QhullError:
+        raise ValueError("All cells lie on one line, which says nothing of a region.") from None
+    there = inside(corners, occupied).sum() if len(occupied) else 0
+    return max(1, round(wanted - there))
+
+
+def _drawn_in(corners: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return about two n places in a region."""
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    # a thin region fills little of the box around it
+    n_drawn = min(_MOST_DRAWN, 2 * n * np.prod(high - low) / area_of(corners))
+    some = rng.uniform(low, high, size=(max(int(n_drawn), 2 * n), 2))
+    return some[inside(corners, some)]
 
 
 def checked_depths(z: Any) -> np.ndarray:
