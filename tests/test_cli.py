@@ -205,7 +205,7 @@ def test_demo(tmp_path, capsys):
     written = {
         "generated.h5ad",
         "metrics.csv",
-        "metrics.json",
+        "metrics.preparation.json",
         "compare.png",
         "history.png",
         "model",

@@ -212,7 +212,14 @@ def _demo(args: argparse.Namespace) -> None:
         with _beside(args.out / "history.png") as draft:
             history(model, save=draft)
     _print_table(table)
-    written = ("generated.h5ad", "metrics.csv", "compare.png", "history.png", "model/")
+    written = (
+        "generated.h5ad",
+        "metrics.csv",
+        "metrics.preparation.json",
+        "compare.png",
+        "history.png",
+        "model/",
+    )
     print(f"In {args.out}/: {', '.join(written)}")
 
 
@@ -292,7 +299,7 @@ def _write_cells(adata: ad.AnnData, path: Path) -> None:
 def _write_table(table: pd.DataFrame, path: Path) -> None:
     with _beside(path) as draft:
         table.to_csv(draft, index=False)
-    with _beside(path.with_suffix(".json")) as draft:
+    with _beside(path.with_suffix(".preparation.json")) as draft:
         draft.write_text(
             json.dumps(table.attrs["preprocessing"], indent=2) + "\n", encoding="utf-8"
         )

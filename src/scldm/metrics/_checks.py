@@ -28,7 +28,8 @@ def as_csr(counts: Counts, name: str = "counts") -> sparse.csr_matrix:
         raise TypeError(f"`{name}` is an AnnData. Give its `X` or a layer, or call `evaluate`.")
     for to_memory in ("to_memory", "compute"):
         # a matrix on disk, of anndata or dask
-        counts = getattr(counts, to_memory, lambda counts=counts: counts)()
+        if hasattr(counts, to_memory):
+            counts = getattr(counts, to_memory)()
     shape = np.shape(counts)
     if len(shape) != 2:
         raise ValueError(f"`{name}` must be cells by genes, but has {len(shape)} dimensions.")

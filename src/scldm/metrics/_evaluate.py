@@ -58,7 +58,8 @@ def evaluate(
         without labels, a matrix of cells by genes.
     generated
         Generated cells with the genes of ``real``, in any order (of a matrix, in that order); or
-        several sets of them by name, which are then measured with one ruler. They may come from any generator. The smallest set
+        several sets of them by name, which are then measured with one ruler. They may come from any
+        generator. The smallest set
         sets the number of cells of all.
     real_train
         Real training cells. A random part of them is the floor, the rest fits the projection. If

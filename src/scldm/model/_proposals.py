@@ -97,10 +97,7 @@ class ProposalsMixin:
             own = x[x[:, 2] == observed_depth]
         elif tissue.stacked:
             raise ValueError("`z` is missing: the depth of the section in the stack.")
-        # a plane may have a third coordinate
-        level = None if z is None else float(z)
-        if x.shape[1] == 3 and not tissue.stacked and np.ptp(x[:, 2]) == 0:
-            level = float(x[0, 2] * tissue.spacing[2])
+        level = float(z) if z is not None else _level_of(x * tissue.spacing)
         n_dims = x.shape[1] if level is None else 2
         x, own, spacing = x[:, :n_dims], own[:, :n_dims], tissue.spacing[:n_dims]
         if len(np.unique(own, axis=0)) < _FEWEST_CELLS:
@@ -141,6 +138,11 @@ class ProposalsMixin:
                 f"`{argument}` needs cells in sections of a stack: coordinates with a third column that "
                 "has one value for each section."
             )
+
+
+def _level_of(x: np.ndarray) -> float | None:
+    """Return the third coordinate of places in a plane, or ``None`` where it has none or many values."""
+    return float(x[0, 2]) if x.shape[1] == 3 and np.ptp(x[:, 2]) == 0 else None
 
 
 def _lacking(corners: np.ndarray, own: np.ndarray, occupied: np.ndarray) -> int:
