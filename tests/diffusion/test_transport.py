@@ -8,7 +8,9 @@ from scldm.diffusion import (
     EntropicTransport,
     ExactTransport,
     MoscotTransport,
+    Transport,
     UnbalancedTransport,
+    _transport,
 )
 
 
@@ -84,9 +86,47 @@ def test_cells_without_ancestors_need_not_come_from_any():
     assert free[30:].sum() < 0.05
 
 
+def test_a_few_cells_far_from_all_others_are_no_obstacle():
+    """The kernel underflows for them; the plan of the others is what it is without them."""
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(80, 3)), rng.normal(size=(90, 3))
+    far = y.copy()
+    far[:2] += 40
+    for slack in (np.inf, 0.5):
+        plan = UnbalancedTransport(later_slack=slack).plan(x, far)
+        assert np.isfinite(plan).all() and plan.sum() == pytest.approx(1)
+        assert np.log(plan.sum(axis=1)).std() < 0.5
+    held = UnbalancedTransport().plan(x, far).sum(axis=0)
+    np.testing.assert_allclose(held, 1 / 90, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{}, {"slack": 0.1}, {"later_slack": 0.3}, {"epsilon": 0.3}])
+def test_logarithms_are_another_way_to_the_same_plan(points, settings, monkeypatch):
+    mass = np.linspace(1, 3, len(points[0]))
+    expected = UnbalancedTransport(**settings).plan(*points, mass)
+    monkeypatch.setattr(_transport, "_LARGEST_EXPONENT", 0)
+    np.testing.assert_allclose(
+        UnbalancedTransport(**settings).plan(*points, mass), expected, rtol=1e-3, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("slack", [0.5, 0.02])
+def test_growth_that_is_given_counts_in_full(slack):
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(size=(300, 4)), rng.normal(size=(300, 4))
+    grown = np.arange(300) % 2 == 1
+    rows = UnbalancedTransport(slack=slack).plan(x, y, np.exp(1.5 * grown)).sum(axis=1)
+    found = np.log(rows[grown]).mean() - np.log(rows[~grown]).mean()
+    assert found == pytest.approx(1.5, abs=0.25)
+
+
 def test_a_plan_that_does_not_hold_is_refused(points):
-    with pytest.raises(RuntimeError, match="raise its `epsilon`"):
-        UnbalancedTransport(1e-3).plan(*points)
+    class Lost(Transport):
+        def _solve(self, a, b, cost):
+            return np.outer(a, np.arange(len(b)))
+
+    with pytest.raises(RuntimeError, match="Lost found no plan.*raise its `epsilon`"):
+        Lost().plan(*points)
 
 
 def test_one_place_is_no_obstacle():

@@ -1,17 +1,21 @@
 """Later states of cells: what they are, in what form, and what is refused."""
 
+import copy
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import scvi
 import torch
+from anndata import AnnData
 
 from scldm import SCLDM
 from scldm.data import simulate_branching
 from scldm.diffusion import EntropicTransport, UnbalancedTransport
 from scldm.metrics import energy_distance
 from scldm.model import TRAJECTORY_METHODS, TrajectoryMethod
+from scldm.model._conditions import Number
 from scldm.model._trajectory_methods import FlowThroughTime, Rollout
 
 METHODS = list(TRAJECTORY_METHODS)
@@ -24,7 +28,7 @@ def branching_model(**train):
     adata.obs["batch"] = np.where(np.arange(adata.n_obs) % 2, "one", "two")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        SCLDM.setup_anndata(adata, time_key="time", batch_key="batch")
+        SCLDM.setup_anndata(adata, time_key="time", batch_key="batch", cell_type_key="fate")
         model = SCLDM(adata, n_latent=6, n_hidden=64, width=32, depth=2)
         model.train(
             max_epochs=60,
@@ -131,7 +135,10 @@ def test_means_are_means_over_paths(model):
     mean = model.predict_trajectory(cells, [1, 5], n_samples=6, return_mean=True, seed=0)
     drawn = model.predict_trajectory(cells, [1, 5], n_samples=6, seed=0)
     assert mean.shape == (8, model.adata.n_vars)
-    expected = drawn.obsm["X_scldm"].reshape(4, 6, 2, -1).mean(axis=1).reshape(8, -1)
+    weight = drawn.obs["weight"].to_numpy().reshape(4, 6, 2)
+    assert weight[..., 1].std() > 0.01
+    weight = (weight / weight.sum(axis=1, keepdims=True))[..., None]
+    expected = (weight * drawn.obsm["X_scldm"].reshape(4, 6, 2, -1)).sum(axis=1).reshape(8, -1)
     np.testing.assert_allclose(mean.obsm["X_scldm"], expected, atol=1e-5)
     assert mean.obs["time"].tolist() == [1, 5] * 4
     assert mean.obs["source_cell"].tolist() == np.repeat(cells.obs_names, 2).tolist()
@@ -145,6 +152,59 @@ def test_at_its_own_time_a_cell_is_itself(model):
     own = new[new.obs["time"] == 0].obsm["X_scldm"].reshape(30, 20, -1).mean(axis=1)
     mean = model.get_latent_representation(cells)
     assert np.corrcoef(own.ravel(), mean.ravel())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_cells_have_the_type_that_they_come_to(model, method):
+    """No cell is a progenitor at the end, and every one is at the beginning."""
+    cells = starting(model, 30)
+    new = model.predict_trajectory(cells, [0, 1, 6], method=method, n_samples=4, seed=0)
+    kinds = new.obs.groupby("time")["fate"].value_counts().unstack()
+    assert (kinds.loc[[0, 1], "progenitor"] == 120).all() and kinds.loc[6, "progenitor"] == 0
+    real = model.adata.obs.query("time == 6")["fate"].value_counts(normalize=True)
+    weight = new.obs.get("weight", pd.Series(1.0, new.obs_names))
+    late = new.obs["time"] == 6
+    share = weight[late & (new.obs["fate"] == "A")].sum() / weight[late].sum()
+    assert share == pytest.approx(real["A"], abs=0.2)
+    latents = new.obsm["X_scldm"][late.to_numpy()]
+    is_a = (new.obs["fate"] == "A")[late].to_numpy()
+    known = model.adata.obs["time"].to_numpy() == 6
+    z, fate = model.get_latent_representation()[known], model.adata.obs["fate"][known]
+    centres = [z[(fate == name).to_numpy()].mean(axis=0) for name in "AB"]
+    near = [np.square(latents - centre).sum(axis=1) for centre in centres]
+    assert ((near[0] < near[1]) == is_a).mean() > 0.9
+
+
+def test_means_have_the_type_of_most_paths(model):
+    cells = starting(model, 20)
+    settings = {"n_samples": 9, "seed": 0}
+    mean = model.predict_trajectory(cells, [6], return_mean=True, **settings)
+    drawn = model.predict_trajectory(cells, [6], **settings)
+    is_a = (drawn.obs["fate"] == "A").to_numpy().reshape(20, 9)
+    share = np.average(is_a, axis=1, weights=drawn.obs["weight"].to_numpy().reshape(20, 9))
+    clear = np.abs(share - 0.5) > 0.1
+    assert ((mean.obs["fate"] == "A").to_numpy() == (share > 0.5))[clear].all()
+
+
+def test_names_of_cells_that_are_not_unique_are_refused(model):
+    cells = starting(model, 4)
+    cells.obs_names = ["x", "x", "y", "z"]
+    with pytest.raises(ValueError, match="names of cells that are not unique"):
+        model.predict_trajectory(cells, 2)
+
+
+def test_the_same_time_in_single_precision_is_not_before_it(model):
+    cells = starting(model, 3)
+    cells.obs["time"] = np.float32(0.1)
+    assert model.predict_trajectory(cells, [0.1, 0.7], seed=0).n_obs == 6
+
+
+def test_times_between_large_whole_ones_are_kept():
+    days = Number("time", "seconds", 86400.0, 1e4, "int64")
+    for times in ([86400.0, 86400.5], [86400.0, 86401.0]):
+        adata = AnnData(obs=pd.DataFrame(index=["a", "b"]))
+        days.write(pd.DataFrame({"time": times}), adata)
+        assert adata.obs["seconds"].tolist() == times
 
 
 def test_training_cells_of_the_first_time_are_the_default(model):
@@ -164,11 +224,27 @@ def test_beyond_the_last_time_cells_stay_and_a_warning_says_so(model):
         assert model.predict_trajectory(last, 7, seed=0).n_obs == 3
 
 
+def test_time_points_that_end_early_are_the_end(model):
+    """Also where cells are later: nothing was learned of them."""
+    first = copy.deepcopy(model.trajectory_)
+    knots = np.asarray(first["knots"])
+    try:
+        model.trajectory_ = {**first, "knots": knots[:5]}
+        with pytest.warns(
+            UserWarning, match="beyond the last time point of the training cells, 4"
+        ):
+            model.predict_trajectory(starting(model, 3), 6, seed=0)
+    finally:
+        model.trajectory_ = first
+
+
 def test_cells_of_several_times_go_from_their_own(model):
     rows = [np.flatnonzero(model.adata.obs["time"] == t)[0] for t in (0, 3, 5)]
     new = model.predict_trajectory(model.adata, [5], indices=rows, n_samples=2, seed=0)
     assert new.n_obs == 6
-    with pytest.raises(ValueError, match=r"`times` has 4, before the time of some"):
+    with pytest.raises(
+        ValueError, match=r"`times` has 4, before the time of 1 of the cells \(5 or later\)"
+    ):
         model.predict_trajectory(model.adata, [4], indices=rows)
 
 

@@ -11,13 +11,13 @@ open. Cells that divide have more mass :math:`a_i` than others.
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from numbers import Real
 
 import numpy as np
 import ot
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 __all__ = [
     "TRANSPORTS",
@@ -33,6 +33,7 @@ Array = NDArray[np.float64]
 _SWEEPS = 2000
 _LARGEST_EXPONENT = 500.0
 _TOLERANCE = 0.05
+_CONVERGED, _TINY = 1e-5, 1e-300
 
 
 class Transport(ABC):
@@ -147,19 +148,36 @@ class UnbalancedTransport(Transport):
         return np.isfinite(self.later_slack) or super()._holds(plan, b)
 
     def _solve(self, a: Array, b: Array, cost: Array) -> Array:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            # says that the kernel underflowed, which the check of the plan says too
-            warnings.simplefilter("ignore")
-            return ot.unbalanced.sinkhorn_unbalanced(
-                a,
-                b,
-                cost,
-                self.epsilon,
-                (self.slack, self.later_slack),
-                reg_type="entropy",
-                numItermax=_SWEEPS,
-                stopThr=1e-5,
-            )
+        if cost.max() >= _LARGEST_EXPONENT * self.epsilon:
+            return self._in_logarithms(a, b, cost)
+        return ot.unbalanced.sinkhorn_unbalanced(
+            a,
+            b,
+            cost,
+            self.epsilon,
+            (self.slack, self.later_slack),
+            # entropy relative to the masses: with the plain one, masses that are given count for less
+            reg_type="kl",
+            numItermax=_SWEEPS,
+            stopThr=1e-5,
+        )
+
+    def _in_logarithms(self, a: Array, b: Array, cost: Array) -> Array:
+        """Solve the same, more slowly, where the kernel would underflow: a few cells far from all others."""
+        log_kernel = -cost / self.epsilon
+        strength, later_strength = (
+            1.0 if slack == np.inf else slack / (slack + self.epsilon)
+            for slack in (self.slack, self.later_slack)
+        )
+        log_a, log_b = np.log(np.maximum(a, _TINY)), np.log(b)
+        log_u, log_v = np.zeros_like(a), np.zeros_like(b)
+        for _ in range(_SWEEPS):
+            before = log_u
+            log_u = -strength * logsumexp(log_kernel + (log_v + log_b), axis=1)
+            log_v = -later_strength * logsumexp(log_kernel + (log_u + log_a)[:, None], axis=0)
+            if np.abs(log_u - before).max() < _CONVERGED:
+                break
+        return np.exp(log_kernel + (log_u + log_a)[:, None] + (log_v + log_b))
 
 
 class MoscotTransport(Transport):

@@ -291,7 +291,8 @@ class Number(Condition):
         numbers = frame[self.name].to_numpy(dtype=float)
         as_typed = numbers.astype(self.dtype) if np.isfinite(numbers).all() else numbers
         # a time of 1.5 is kept where the data have whole days
-        adata.obs[self.column] = as_typed if np.allclose(as_typed, numbers) else numbers
+        same = np.array_equal if self.dtype.kind in "iu" else np.allclose
+        adata.obs[self.column] = as_typed if same(as_typed, numbers) else numbers
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
         return self.standardise(frame[[self.name]].to_numpy(dtype=float)).astype(np.float32)

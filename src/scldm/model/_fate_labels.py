@@ -11,7 +11,8 @@ from sklearn.neighbors import NearestNeighbors
 __all__ = ["FateLabels", "label_names"]
 
 _NEIGHBOURS = 15
-_SAME = 1e-9
+_SAME = 1e-4
+"""Of the median distance of neighbours; below it, a cell stands where another does."""
 
 
 class FateLabels:
@@ -19,6 +20,8 @@ class FateLabels:
 
     Parameters
     ----------
+    column
+        Where users have them.
     names
         The fates.
     knot
@@ -27,7 +30,10 @@ class FateLabels:
         Coordinates of training cells of that time, and what they are.
     """
 
-    def __init__(self, names: list[str], knot: int, x: np.ndarray, labels: np.ndarray) -> None:
+    def __init__(
+        self, column: str, names: list[Any], knot: int, x: np.ndarray, labels: np.ndarray
+    ) -> None:
+        self.column = column
         self.names = names
         self.knot = knot
         self.is_of = labels[:, None] == np.array(names, dtype=object)
@@ -36,7 +42,7 @@ class FateLabels:
     def votes(self, x: np.ndarray) -> np.ndarray:
         """Return shares of neighbours by fate, ``(n, n_fates)``; no cell is its own neighbour."""
         distance, place = self.near.kneighbors(x)
-        counts = distance > _SAME
+        counts = distance > _SAME * np.median(distance, axis=1, keepdims=True)
         # whoever is not among them has one neighbour too many
         counts[counts.all(axis=1), -1] = False
         counts[~counts.any(axis=1)] = True

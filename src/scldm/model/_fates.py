@@ -48,7 +48,7 @@ class FatesMixin:
     def fate_probabilities(
         self,
         adata: AnnData | None = None,
-        targets: str = "cell_type",
+        targets: str | None = None,
         at: float | None = None,
         *,
         fates: Sequence[str] | None = None,
@@ -71,7 +71,8 @@ class FatesMixin:
             Registered cells; ``None`` takes the training data. Cells of the time of the targets or
             later are where they are.
         targets
-            Column of the training data's ``obs`` with the fates. Cells without a value do not count.
+            Column of the training data's ``obs`` with the fates; ``None`` is that of the registered cell
+            types. Cells without a value do not count.
         at
             The time of the targets, the nearest of the model's time points; ``None`` is the last.
         fates
@@ -117,16 +118,16 @@ class FatesMixin:
         low, high = np.minimum(centre - half, p).clip(0), np.maximum(centre + half, p).clip(max=1)
         # who is there already was not followed
         there = self._knot_of(cells) >= arrived.knot
-        low[there], high[there] = p[there], p[there]
+        low[there], high[there] = np.nan, np.nan
         parts = (p, low, high)
         columns = pd.MultiIndex.from_product(
-            [_STATISTICS, arrived.names], names=["statistic", targets]
+            [_STATISTICS, arrived.names], names=["statistic", arrived.column]
         )
         return pd.DataFrame(np.concatenate(parts, axis=1), index=cells.names, columns=columns)
 
     def branch_points(
         self,
-        targets: str = "cell_type",
+        targets: str | None = None,
         at: float | None = None,
         *,
         fates: Sequence[str] | None = None,
@@ -161,7 +162,9 @@ class FatesMixin:
         rule, n_steps = deterministic(sampler, steps, default=None)
         arrived = self._fate_classifier(targets, at, fates)
         if len(arrived.names) < 2:
-            raise ValueError(f"`targets={targets!r}` has one fate, {arrived.names}; two part.")
+            raise ValueError(
+                f"`targets={arrived.column!r}` has one fate, {arrived.names}; two part."
+            )
         seed = resolved_seed(seed)
         cells = self._some_of_each_time(max_cells, np.random.default_rng(seed))
         p = self._fates_of(cells, arrived, positive("n_samples", n_samples), seed, rule, n_steps)
@@ -190,7 +193,7 @@ class FatesMixin:
 
     def driver_genes(
         self,
-        fates: pd.DataFrame,
+        fates: pd.DataFrame | pd.Series,
         adata: AnnData | None = None,
     ) -> pd.DataFrame:
         """Return how the expression of genes goes with the probabilities of fates.
@@ -198,7 +201,7 @@ class FatesMixin:
         Parameters
         ----------
         fates
-            From :meth:`fate_probabilities`, of cells of any times.
+            From :meth:`fate_probabilities`, of cells of any times; or the column of one fate.
         adata
             Registered data that have these cells; ``None`` takes the training data.
 
@@ -244,9 +247,16 @@ class FatesMixin:
         return pd.concat(parts)
 
     def _fate_classifier(
-        self, targets: str, at: float | None, fates: Sequence[str] | None
+        self, targets: str | None, at: float | None, fates: Sequence[str] | None
     ) -> FateLabels:
         adata = self._adata_manager_or_raise().adata
+        if targets is None:
+            targets = self.registry_["setup_args"]["cell_type_key"]
+            if targets is None:
+                raise ValueError(
+                    "`targets` is missing: no cell types are registered. Give a column of `obs`. Known: "
+                    f"{shortened(adata.obs)}."
+                )
         if not isinstance(targets, str) or targets not in adata.obs:
             raise KeyError(
                 f"`targets={targets!r}` is not a column of the training data's `obs`. Known: "
@@ -259,7 +269,7 @@ class FatesMixin:
         if not line.knots[0] < when <= line.knots[-1]:
             raise ValueError(
                 f"`at={at!r}` must lie after {line.knots[0]:g} and not after {line.knots[-1]:g}, the "
-                "first and the last time."
+                "first and the last time point."
             )
         knot = int(line.of(np.array([when]))[0])
         everything = selected(self, None, None)
@@ -274,11 +284,10 @@ class FatesMixin:
                 f"No fate: `targets={targets!r}` has no value for any training cell of time "
                 f"{line.knots[knot]:g}."
             )
-        wanted = (
-            known
-            if fates is None
-            else label_names(pd.Series([fates] if np.isscalar(fates) else fates))
-        )
+        wanted = known
+        if fates is not None:
+            asked = label_names(pd.Series([fates] if np.isscalar(fates) else fates))
+            wanted = list(dict.fromkeys(asked))
         if unknown := [fate for fate in wanted if fate not in known]:
             raise ValueError(
                 f"`fates` has {unknown}, which no training cell of time {line.knots[knot]:g} is. "
@@ -291,7 +300,7 @@ class FatesMixin:
             )
         if few:
             warnings.warn(
-                f"{few} are no fates: less than {_FEWEST_CELLS} training cells of time "
+                f"{shortened(few)} are no fates: less than {_FEWEST_CELLS} training cells of time "
                 f"{line.knots[knot]:g} are of them.",
                 UserWarning,
                 stacklevel=3,
@@ -303,7 +312,7 @@ class FatesMixin:
             )
         here &= labels.isin(chosen).to_numpy()
         x = self._coordinates(everything.at(np.flatnonzero(here)))
-        return FateLabels(chosen, knot, x, labels[here].to_numpy())
+        return FateLabels(targets, chosen, knot, x, labels[here].to_numpy())
 
     def _fates_of(
         self,
@@ -359,7 +368,7 @@ class FatesMixin:
         return read_rows(counts, cells.rows)
 
 
-def _probabilities(fates: pd.DataFrame) -> pd.DataFrame:
+def _probabilities(fates: pd.DataFrame | pd.Series) -> pd.DataFrame:
     """Return the table of probabilities of what ``fate_probabilities`` returned.
 
     Raises
@@ -367,6 +376,8 @@ def _probabilities(fates: pd.DataFrame) -> pd.DataFrame:
     ValueError
         If a value is missing or a cell stands there twice.
     """
+    if isinstance(fates, pd.Series):
+        fates = fates.to_frame("fate" if fates.name is None else fates.name)
     p = fates["probability"] if fates.columns.nlevels > 1 else fates
     if not np.isfinite(p.to_numpy(float)).all():
         raise ValueError("`fates` has cells whose probabilities are missing.")

@@ -19,7 +19,7 @@ from ._choices import positive
 from ._conditions import Condition
 from ._fields import shortened
 
-__all__ = ["Request", "changed", "complete", "put_in"]
+__all__ = ["Request", "changed", "complete", "put_in", "redrawn", "replaced"]
 
 _NEAREST = 50
 
@@ -142,6 +142,43 @@ def changed(
         a: c.describe(parsed[a]) if a in parsed else "the cells' own" for a, c in owners.items()
     }
     return Request(frame, encoded, described)
+
+
+def redrawn(
+    conditions: Sequence[Condition],
+    request: Request,
+    name: str,
+    training: pd.DataFrame,
+    rng: np.random.Generator,
+) -> Request:
+    """Return a request with one condition drawn anew from training cells that match the others.
+
+    Parameters
+    ----------
+    conditions
+        The registered conditions.
+    request
+        The request.
+    name
+        The condition, of one column.
+    training
+        Frame of the training cells.
+    rng
+        Source of the draws.
+    """
+    wanted = request.frame.drop(columns=name).dropna(axis=1, how="all")
+    drawn = _filled(conditions, wanted, training[[*wanted, name]], rng)
+    found = replaced(conditions, request, name, drawn[name])
+    found.described[name] = "drawn from the training cells"
+    return found
+
+
+def replaced(conditions: Sequence[Condition], request: Request, name: str, values: Any) -> Request:
+    """Return a request with other values of one condition, of one column."""
+    frame = request.frame.assign(**{name: values})
+    (condition,) = (c for c in conditions if c.name == name)
+    encoded = {**request.encoded, name: condition.encode(frame)}
+    return Request(frame, encoded, {**request.described, name: "predicted"})
 
 
 def put_in(

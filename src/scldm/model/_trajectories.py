@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 
 from scldm.diffusion import Sampler
@@ -16,15 +17,18 @@ from ._cells import Cells, encoded, selected, without_scores
 from ._choices import chosen, flag, positive
 from ._conditions import Number
 from ._editing import deterministic
+from ._fate_labels import FateLabels
 from ._generation import from_array
 from ._provenance import provenance, recorded
-from ._request import changed
+from ._request import changed, redrawn, replaced
 from ._trajectory_methods import TRAJECTORY_METHODS, Growth, TrajectoryJob, TrajectoryMethod
 from ._trajectory_training import TrajectoryTrainingMixin
 
 __all__ = ["TrajectoryMixin"]
 
 _SOURCE_CELL, _SAMPLE, _WEIGHT = "source_cell", "sample", "weight"
+_CELL_TYPE = "cell_type"
+_SAME_TIME = 1e-6
 
 
 class TrajectoryMixin(TrajectoryTrainingMixin):
@@ -65,8 +69,8 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
         n_samples
             Paths of each cell.
         return_mean
-            Return expected counts, the mean over paths, in place of drawn ones. Where paths part,
-            their mean is no cell.
+            Return expected counts, the mean over paths by their weights, in place of drawn ones. Where
+            paths part, their mean is no cell.
         seed, batch_size
             As in :meth:`generate`.
         sampler, steps
@@ -76,7 +80,8 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
         -------
         For each cell, path and time (for each cell and time with ``return_mean``): counts in ``X``,
         latents in ``obsm["X_scldm"]``, and in ``obs`` the conditions with the new time under the
-        user's own names, the name of the cell in ``"source_cell"`` and the number of the path in
+        user's own names (the cell type is that of the nearest training cells about that time, or for
+        ``"marginal"`` drawn from them), the name of the cell in ``"source_cell"`` and the number of the path in
         ``"sample"``; where growth is known, the number of descendants that the path stands for in
         ``"weight"``, relative to the mean of all paths at that time.
 
@@ -110,22 +115,36 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
         rule, n_steps = deterministic(sampler, steps, default=None)
         when = _checked_times(times, condition)
         cells = self._cells_at_start(adata, indices, condition)
+        if not cells.names.is_unique:
+            raise ValueError(
+                "`adata` has names of cells that are not unique, and paths go by them. Call "
+                "`adata.obs_names_make_unique()` first."
+            )
         seed = resolved_seed(seed)
-        state = self.trajectory_
         job = self._trajectory_job(cells, when, n_samples, seed, rule, n_steps)
         job.growth = self._growth()
-        if way.stage == "trajectory" and when.max() > state["last"]:
+        typed = self._types_change()
+        if typed and way.stage == "diffusion":
+            rng = np.random.default_rng((seed, Stream.REQUEST, 1))
+            job.request = redrawn(
+                self.conditions, job.request, _CELL_TYPE, self.training_frame_, rng
+            )
+        last = job.line.knots[-1]
+        if way.stage == "trajectory" and when.max() > last:
             warnings.warn(
-                f"`times` has {when.max():g}, beyond the last time of the training cells, "
-                f"{state['last']:g}; cells stay as they were last.",
+                f"`times` has {when.max():g}, beyond the last time point of the training cells, "
+                f"{last:g}; cells stay as they were last.",
                 UserWarning,
                 stacklevel=2,
             )
         paths = way.paths(job)
         weight = job.log_weight - job.log_weight.max(initial=0)
         weight = np.exp(weight) / np.exp(weight).mean(axis=0)
+        if typed and way.stage == "trajectory":
+            types = self._types_at(job, paths, weight, n_samples if return_mean else 1)
+            job.request = replaced(self.conditions, job.request, _CELL_TYPE, types)
         if return_mean:
-            new, cell, sample = self._mean_of_paths(job, paths, n_samples, cells, when)
+            new, cell, sample = self._mean_of_paths(job, paths, weight, n_samples, cells, when)
         else:
             flat = paths.reshape(-1, paths.shape[-1])
             new = self._decoded(job.request.frame, from_array(flat, self.device), seed, batch_size)
@@ -168,10 +187,12 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
         condition = self._time_condition()
         own = cells.frame[condition.name].to_numpy(float)
         knot = line.of(own)
-        if (when.min() < own).any():
+        # times of float32 are not those that are written the same
+        later = own > when.min() + _SAME_TIME * np.abs(own)
+        if later.any():
             raise ValueError(
-                f"`times` has {when.min():g}, before the time of some of the cells "
-                f"({own.max():g}); only later states can be predicted."
+                f"`times` has {when.min():g}, before the time of {later.sum()} of the cells "
+                f"({own[later].min():g} or later); only later states can be predicted."
             )
         source = np.repeat(np.arange(len(cells.rows)), n_samples)
         latents = without_scores(self, encoded(self, cells))
@@ -200,11 +221,55 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
         x, knot = (np.asarray(state[name]) for name in ("x", "knot"))
         return Growth(self, self._expression_space(), x, knot, log_growth)
 
+    def _types_change(self) -> bool:
+        """Say whether cells have registered types that they may leave on their way."""
+        named = any(c.name == _CELL_TYPE for c in self.conditions)
+        return named and _CELL_TYPE not in self.trajectory_["within"]
+
+    def _types_at(
+        self, job: TrajectoryJob, paths: np.ndarray, weight: np.ndarray, together: int
+    ) -> pd.Categorical:
+        """Return the type that the nearest training cells about that time have, for each path and time.
+
+        Parameters
+        ----------
+        job, paths, weight
+            The paths.
+        together
+            Number of paths in a row that have one type, what most of them come to.
+        """
+        state = self.trajectory_
+        labels = state["types"][_CELL_TYPE]
+        x, knot = (np.asarray(state[name]) for name in ("x", "knot"))
+        names = list(labels.cat.categories)
+        votes = np.empty((*paths.shape[:2], len(names)))
+        for i, time in enumerate(job.times):
+            before = int(np.clip(np.searchsorted(job.line.knots, time, "right") - 1, 0, None))
+            about = (knot == before) | (knot == before + 1) & (time > job.line.knots[before])
+            about &= labels.notna().to_numpy()
+            near = FateLabels(
+                _CELL_TYPE, names, before, x[about], labels[about].to_numpy(dtype=object)
+            )
+            z = torch.from_numpy(paths[:, i, :-1])
+            votes[:, i] = near.votes(self._expression_space().coordinates(self, z))
+        shared = (votes * weight[..., None]).reshape(-1, together, *votes.shape[1:]).sum(axis=1)
+        codes = np.repeat(shared.argmax(axis=2), together, axis=0)
+        return pd.Categorical.from_codes(codes.ravel(), categories=names)
+
     def _mean_of_paths(
-        self, job: TrajectoryJob, paths: np.ndarray, n_samples: int, cells: Cells, when: np.ndarray
+        self,
+        job: TrajectoryJob,
+        paths: np.ndarray,
+        weight: np.ndarray,
+        n_samples: int,
+        cells: Cells,
+        when: np.ndarray,
     ) -> tuple[AnnData, np.ndarray, np.ndarray]:
-        """Return expected counts at each time, means over the paths of each cell."""
+        """Return expected counts at each time, means over the paths of each cell by their weights."""
         n, n_times = len(cells.rows), len(when)
+        shares = weight.reshape(n, n_samples, n_times)
+        shares = shares / shares.sum(axis=1, keepdims=True)
+        share_of = shares.ravel().astype(np.float32)[:, None]
         # rows stand by cell, path and time; those of one cell and time go together
         rows_of = np.arange(len(job.source) * n_times).reshape(n, n_samples, n_times)
         at = np.broadcast_to(np.arange(n * n_times).reshape(n, 1, n_times), rows_of.shape).ravel()
@@ -218,10 +283,11 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
             z, log_library = latents_of(block, padded)
             cut = {name: values[padded] for name, values in inputs.items()}
             mean = self._distribution(z, log_library, cut).mean.cpu().numpy()
-            np.add.at(counts, at[rows], mean[: rows.stop - rows.start] / n_samples)
-        means = paths.reshape(n, n_samples, n_times, -1)
-        latents = means[..., :-1].mean(axis=1).reshape(n * n_times, -1)
-        sizes = np.exp(means[..., -1]).mean(axis=1).ravel()
+            np.add.at(counts, at[rows], mean[: rows.stop - rows.start] * share_of[rows])
+        of_cell = paths.reshape(n, n_samples, n_times, -1)
+        latents = np.einsum("nst,nstd->ntd", shares, of_cell[..., :-1])
+        sizes = np.einsum("nst,nst->nt", shares, np.exp(of_cell[..., -1])).ravel()
+        latents = latents.reshape(n * n_times, -1).astype(np.float32)
         new = self._as_anndata(frame.iloc[first].reset_index(drop=True), counts, latents, sizes)
         return new, np.repeat(np.arange(n), n_times), np.zeros(n * n_times, dtype=int)
 

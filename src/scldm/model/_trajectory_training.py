@@ -146,13 +146,13 @@ class TrajectoryTrainingMixin:
             )
         self.trajectory_ = {
             "knots": line.knots,
-            "last": float(frame[time.name].max()),
             "clock": clock,
             "within": [c.name for c in kept],
             "cells": [str(name) for name in adata.obs_names[training]],
             "log_growth": log_growth,
             "knot": cells.knot,
             "x": cells.x.astype(np.float32),
+            "types": frame[[name for name in ("cell_type",) if name in frame]],
             "space": space.to_plain(),
         }
         self.trajectory_trained_ = True
