@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from common import Results
-from perturbations import PREDICTORS, TASKS, Task
+from perturbations import CONTROL, PREDICTORS, TASKS, Task
 from perturbations.predictors import Answers, log_normalised
 from perturbations.simulated import dose_rows, responder_rows
 
@@ -37,7 +37,9 @@ QUICK = ("kang2018_ifnb_labelled",)
 SHOWN = [
     "pearson_delta_top",
     "cosine_delta",
+    "pearson_centroid",
     "r2_delta",
+    "weighted_r2",
     "de_overlap",
     "energy",
     "energy_pcs",
@@ -133,6 +135,7 @@ def judge(task: Task, answers: Answers, seed: int) -> dict[str, pd.DataFrame]:
             {method: found[name] for method, found in answers.items()},
             log_normalised(question.control.X),
             components=directions,
+            centroid=x[(task.train.obs["perturbation"] != CONTROL).to_numpy()],
             seed=seed,
         )
         for name, question in task.questions.items()

@@ -1,6 +1,6 @@
 """What is held out of each data set, and who predicts it."""
 
 from .predictors import PREDICTORS
-from .tasks import TASKS, Question, Task
+from .tasks import CONTROL, TASKS, Question, Task
 
-__all__ = ["PREDICTORS", "TASKS", "Question", "Task"]
+__all__ = ["CONTROL", "PREDICTORS", "TASKS", "Question", "Task"]

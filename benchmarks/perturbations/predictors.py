@@ -57,13 +57,17 @@ def ours(task: Task, seed: int) -> Answers:
 
 def simple(task: Task, seed: int) -> Answers:
     """Means and additive changes of log-normalised expression."""
-    x = log_normalised(task.train.X)
-    context = task.train.obs[task.context] if task.context else None
     kinds = {
         "perturbed mean": baselines.PerturbedMean(),
         "matching mean": baselines.MatchingMean(),
         "additive": baselines.Additive(),
     }
+    return _answered(task, kinds)
+
+
+def _answered(task: Task, kinds: dict[str, baselines.PerturbationBaseline]) -> Answers:
+    x = log_normalised(task.train.X)
+    context = task.train.obs[task.context] if task.context else None
     answers: Answers = {}
     for name, baseline in kinds.items():
         baseline.fit(x, task.train.obs["perturbation"], context)
@@ -72,6 +76,22 @@ def simple(task: Task, seed: int) -> Answers:
             for asked, q in task.questions.items()
         }
     return answers
+
+
+def members(task: Task, seed: int) -> Answers:
+    """Regressions on the members of combinations, and the combination that shares most of them."""
+    labels = sorted(set(task.train.obs["perturbation"]) - {CONTROL})
+    parts = sorted({part for label in labels for part in label.split("+")})
+    if not any("+" in label for label in labels):
+        # of one member each, all are what the additive change is
+        return {}
+    unit = dict(zip(parts, np.eye(len(parts)), strict=True))
+    kinds = {
+        "ridge": baselines.Ridge(unit),
+        "bilinear": baselines.Bilinear(unit),
+        "nearest perturbation": baselines.NearestPerturbation(unit),
+    }
+    return _answered(task, kinds)
 
 
 def scgen(task: Task, seed: int) -> Answers:
@@ -113,6 +133,7 @@ def _dense(x: np.ndarray | sparse.spmatrix) -> np.ndarray:
 PREDICTORS: dict[str, Callable[[Task, int], Answers]] = {
     "scldm": ours,
     "simple": simple,
+    "members": members,
     "scgen": scgen,
 }
 """By name; each makes rows of its own."""

@@ -6,6 +6,7 @@ from scipy import sparse
 
 from scldm.baselines import (
     Additive,
+    Bilinear,
     MatchingMean,
     NearestPerturbation,
     NoChange,
@@ -109,6 +110,23 @@ def test_ridge_is_linear_in_the_vectors(cells):
     # unit vectors that are orthogonal: a penalty of 1 halves every shift
     halved = Ridge(VECTORS, penalty=1.0).fit(*cells)
     np.testing.assert_allclose((halved.predict(start, "A") - start)[0], [0.5, 0, 0, 0], atol=1e-12)
+
+
+def test_bilinear_changes_lie_along_few_directions():
+    """Least squares over all matrices between a few directions and the vectors."""
+    rng = np.random.default_rng(0)
+    vectors = {name: rng.normal(size=3) for name in "ABCDEF"}
+    shifts = {name: rng.normal(size=8) for name in "ABCDE"}
+    model = Bilinear(vectors, n_components=2, penalty=0).fit_shifts(shifts)
+    s, e = np.stack([shifts[k] for k in "ABCDE"]), np.stack([vectors[k] for k in "ABCDE"])
+    v = np.linalg.svd(s)[2][:2].T
+    between = np.linalg.lstsq(np.kron(v, e), s.T.ravel(), rcond=None)[0].reshape(2, 3)
+    np.testing.assert_allclose(model.shift("F"), v @ between @ vectors["F"], atol=1e-9)
+    # with all directions it is the regression itself
+    whole = Bilinear(vectors, n_components=50).fit_shifts(shifts)
+    np.testing.assert_allclose(whole.shift("F"), Ridge(vectors).fit_shifts(shifts).shift("F"))
+    with pytest.raises(ValueError, match="`n_components=0`"):
+        Bilinear(vectors, n_components=0)
 
 
 @pytest.mark.parametrize("make", [NoChange, PerturbedMean, MatchingMean, Additive])

@@ -112,6 +112,31 @@ def test_compare_tells_means_from_cells(cells):
     assert table.loc["cells", "energy_pcs"] < table.loc["no change", "energy_pcs"] / 10
 
 
+def test_weighted_r2_asks_for_the_genes_that_change(cells):
+    true, control = cells["true"], cells["control"]
+    assert perturbation.weighted_r2(true, true, control) == 1
+    assert perturbation.weighted_r2(true, control, control) == pytest.approx(0)
+    # right where genes change, wrong by as much elsewhere
+    predicted = true.copy()
+    predicted[:, 20:] += 2.0
+    assert perturbation.weighted_r2(true, predicted, control) > 0.9
+    assert perturbation.r2_delta(true, predicted, control) < 0.5
+
+
+def test_compare_from_the_centroid_rewards_nothing_that_is_shared(cells):
+    true, control = cells["true"], cells["control"]
+    rng = np.random.default_rng(0)
+    shared = control + np.where(np.arange(GENES) < 10, 3.0, 0.0)
+    own = np.where(np.arange(GENES) >= 20, rng.normal(size=GENES), 0.0)
+    perturbed = np.concatenate([shared + own, shared - own])
+    predicted = {"shared": shared[:100], "own": shared + own}
+    table = perturbation.compare(shared + own, predicted, control, n_top=5, centroid=perturbed)
+    assert table.loc["shared", "pearson_delta"] > 0.5
+    assert abs(table.loc["shared", "pearson_centroid"]) < 0.5
+    assert table.loc["own", "pearson_centroid"] > 0.9
+    assert "pearson_centroid" not in perturbation.compare(true, {}, control, n_top=5)
+
+
 def test_compare_takes_samples_of_one_size(cells, monkeypatch):
     sizes = []
 

@@ -164,6 +164,17 @@ def test_a_curve_over_doses_joins_means_of_the_same_contexts():
     np.testing.assert_allclose(shifts.curves["A"][1], np.stack([expected, -expected], axis=1))
 
 
+def test_nothing_is_learned_of_doses_below_the_lowest():
+    shifts = dosed([1, 10], [[1.0], [2.0]])
+    found = [shifts.known_share("A", dose) for dose in (0, 1e-3, 0.1, 0.5, 1, 5, 100)]
+    assert found[0] == 0 and found[4:] == [1, 1, 1]
+    assert (np.diff(found[:5]) > 0).all() and found[1] < 2e-3
+    assert shifts.known_share("control", 5.0) == 0
+    # a dose of zero, or logarithms of doses, were seen
+    assert dosed([0, 1], [[0.1], [1.0]]).known_share("A", 0.5) == 1
+    assert dosed([-2, 1], [[0.1], [1.0]]).known_share("A", -3) == 1
+
+
 def test_logarithms_of_doses_are_doses_too():
     shifts = dosed([-2, 0, 1], [[1.0, 0], [2.0, 0], [2.5, 0]])
     np.testing.assert_allclose(shifts.at("A", -2), [1, 0])
@@ -171,22 +182,39 @@ def test_logarithms_of_doses_are_doses_too():
     assert 1 < shifts.at("A", -1)[0] < 2
 
 
-def combined(double):
-    condition = PerturbationSet("p", ["control", "A", "B", "C", "A+B"], "control")
-    singles = {"A": [1.0, 0, 0], "B": [0, 2.0, 0], "C": [0, 0, 1.0]}
-    curves = {
-        k: (np.array([np.nan]), np.array([v])) for k, v in (singles | {"A+B": double}).items()
-    }
-    return Shifts(condition, curves)
+def combined(changes):
+    """Shifts of cells whose change is given by context and perturbation."""
+    labels = ["control", "A", "B", "C", "A+B"]
+    rows, x = [], []
+    for context, own in changes.items():
+        for label, change in {"control": [0.0] * 3, **own}.items():
+            rows += [(label, context, "1")] * 30
+            x += [change] * 30
+    condition = PerturbationSet("p", labels, "control")
+    groups = compared(frame_of(rows), condition, ["cell_type"])
+    return Shifts.fit(np.array(x, float), groups, condition)
+
+
+SINGLES = {"A": [1.0, 0, 0], "B": [0, 2.0, 0], "C": [0, 0, 1.0]}
 
 
 @pytest.mark.parametrize(("factor", "expected"), [(1.0, 1.0), (0.5, 0.75), (2.0, 1.5)])
 def test_unseen_combinations_are_sums_as_far_as_seen_ones_are(factor, expected):
     """One combination seen counts as much as the belief that combinations are additive."""
-    shifts = combined([factor, 2 * factor, 0])
+    shifts = combined({"B": {**SINGLES, "A+B": [factor, 2 * factor, 0]}})
     assert shifts.interaction == pytest.approx(expected)
     np.testing.assert_allclose(shifts.at("A+C"), expected * np.array([1, 0, 1]))
     np.testing.assert_allclose(shifts.at("A+B"), [factor, 2 * factor, 0])
+
+
+def test_combinations_are_compared_with_sums_of_their_own_context():
+    """Members answer three times as strongly in a context that lacks the combination."""
+    strong = {label: [3 * x for x in change] for label, change in SINGLES.items()}
+    shifts = combined({"B": {**SINGLES, "A+B": [1, 2, 0]}, "T": strong})
+    assert shifts.interaction == pytest.approx(1)
+    # none has both: nothing is known of how they combine
+    shifts = combined({"B": {"A+B": [1, 2, 0]}, "T": strong})
+    assert shifts.interaction == 1
 
 
 def test_perturbations_without_cells_are_guessed_from_embeddings():
@@ -354,6 +382,21 @@ def test_a_dose_of_zero_changes_nothing(trained):
     made = [trained.predict_perturbation(**settings, method=way) for way in ways]
     for new in made[1:]:
         np.testing.assert_allclose(new.obsm["X_scldm"], made[0].obsm["X_scldm"], atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["flow", "delta", "conditional"])
+def test_the_smaller_the_dose_the_smaller_the_change(trained, method):
+    settings = {"method": method, "seed": 0, "steps": 4}
+    sizes = [
+        np.abs(
+            trained.predict_perturbation(control_cells(trained), "KLF1", dose, **settings).obsm[
+                "X_scldm_delta"
+            ]
+        ).max()
+        for dose in (1.0, 0.1, 1e-2, 1e-3, 1e-4)
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < 1e-3 * sizes[0]
 
 
 def test_control_cells_may_have_several_doses(trained):

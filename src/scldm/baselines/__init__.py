@@ -10,6 +10,7 @@ simple linear baselines*, Nature Methods).
 
 from ._perturbation import (
     Additive,
+    Bilinear,
     MatchingMean,
     NearestPerturbation,
     NoChange,
@@ -46,6 +47,7 @@ from ._translation import (
 __all__ = [
     "OTCFM",
     "Additive",
+    "Bilinear",
     "CoordinateRidge",
     "FeatureMean",
     "GaussianKernel",

@@ -13,6 +13,7 @@ from scipy import sparse
 
 __all__ = [
     "Additive",
+    "Bilinear",
     "MatchingMean",
     "NearestPerturbation",
     "NoChange",
@@ -347,3 +348,48 @@ class Ridge(_Embedded):
 
     def _change(self, cells: Array, perturbation: str) -> Array:
         return cells + self.shift(perturbation)
+
+
+class Bilinear(Ridge):
+    r"""As :class:`Ridge`, with changes along the few directions that explain most of those seen.
+
+    .. math:: \hat x = x + V V^\top W e_P
+
+    with the first right singular vectors V of the matrix of shifts. This is the least squares fit of
+    :math:`V A e_p` to the shifts, A between factors of features and vectors of perturbations.
+
+    Parameters
+    ----------
+    embeddings
+        A vector for each perturbation; those of combinations are sums.
+    n_components
+        Number of directions; fewer where fewer perturbations were seen.
+    penalty, control, separator
+        As for :class:`Ridge`.
+
+    References
+    ----------
+    Ahlmann-Eltze, Huber and Anders (2025), as for :class:`Ridge` (their linear model, here without
+    an intercept).
+    """
+
+    def __init__(
+        self,
+        embeddings: Mapping[str, ArrayLike],
+        *,
+        n_components: int = 10,
+        penalty: float = 0.1,
+        control: str = "control",
+        separator: str = "+",
+    ) -> None:
+        super().__init__(embeddings, penalty=penalty, control=control, separator=separator)
+        if n_components < 1:
+            raise ValueError(f"`n_components={n_components}` must be at least 1.")
+        self.n_components = n_components
+
+    def fit_shifts(self, shifts: Mapping[str, ArrayLike]) -> Self:
+        super().fit_shifts(shifts)
+        matrix = np.stack(list(self.shifts_.values()))
+        directions = np.linalg.svd(matrix, full_matrices=False)[2][: self.n_components]
+        self.weights_ = self.weights_ @ directions.T @ directions
+        return self

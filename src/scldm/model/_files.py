@@ -27,7 +27,7 @@ from ._plain import from_plain, to_plain
 
 __all__ = ["MODEL_FILE", "FilesMixin"]
 
-FORMAT = 6
+FORMAT = 7
 """Version of the layout of a saved model; raised when older code could not read a newer file."""
 
 MODEL_FILE = "model.pt"

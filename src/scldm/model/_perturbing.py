@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -220,7 +220,7 @@ class PerturbingMixin:
         # inversion takes more steps than sampling unless told otherwise
         n_steps = n_steps if steps is not None or way.stage == "perturbation" else None
         job = PerturbationJob(self, known, source, request, seed, rule, n_steps)
-        latents_of = self._with_control_left_alone(job, way)
+        latents_of = self._fading_to_arithmetic(job, way)
         if return_mean:
             new = self._expected(asked.frame, job, latents_of)
             source = np.arange(len(cells.rows))
@@ -329,41 +329,44 @@ class PerturbingMixin:
         doses = [only[label] for label in wanted]
         return doses[0] if len(doses) == 1 else doses
 
-    def _with_control_left_alone(self, job: PerturbationJob, way: PerturbationMethod) -> LatentsOf:
-        """Return latents by a method, and those of cells that stay under the control as they are.
+    def _fading_to_arithmetic(self, job: PerturbationJob, way: PerturbationMethod) -> LatentsOf:
+        """Return latents by a method, and by latent arithmetic where there is nothing to learn from.
 
-        No method has learned to do nothing, which is what a dose of zero does where all others are above.
+        No network has learned to do nothing, which is what the control does, nor what doses do that are
+        lower than all that cells have: down to none, its part in the change becomes less and less.
         """
         inner = way.prepare(job)
-        condition = self._perturbation_condition()
-        still = (job.request.frame["perturbation"].astype(str) == condition.control).to_numpy()
-        if condition.dose is not None:
-            training = self.training_frame_
-            perturbed = training["perturbation"].astype(str) != condition.control
-            if (training.loc[perturbed, "dose"] > 0).all():
-                still |= (job.request.frame["dose"] == 0).to_numpy()
+        share = np.ones(len(job.request.frame))
+        if way.stage == "perturbation":
+            share = self._by_perturbation(job.request.frame, Shifts.known_share, 1)[:, 0]
 
         def latents_of(block: int, rows: np.ndarray) -> tuple[Tensor, Tensor]:
             z, log_library = inner(block, rows)
-            if way.stage == "perturbation" and still[rows].any():
-                keep = torch.from_numpy(still[rows]).to(z.device).unsqueeze(1)
-                own = job.control(block, rows)
-                z = torch.where(keep, own[:, :-1], z)
-                log_library = torch.where(keep, own[:, -1:], log_library)
+            if (share[rows] < 1).any():
+                own = torch.from_numpy(share[rows]).to(z).unsqueeze(1)
+                plain, plain_library = job.moved(job.control(block, rows), rows)
+                z = plain + own * (z - plain)
+                log_library = plain_library + own * (log_library - plain_library)
             return self.module.autoencoder.allowed(z), log_library
 
         return latents_of
 
     def _changes(self, frame: pd.DataFrame) -> np.ndarray:
         """Return the mean change of each cell, ``(n, n_latent + 1)``."""
+        return self._by_perturbation(frame, Shifts.at, self.module.diffusion.n_latent + 1)
+
+    def _by_perturbation(
+        self, frame: pd.DataFrame, what: Callable[[Shifts, str, float], Any], size: int
+    ) -> np.ndarray:
+        """Return what shifts say of each cell's perturbation and dose, ``(n, size)``."""
         shifts = Shifts.from_plain(self._perturbation_condition(), self.shifts_)
         labels = frame["perturbation"].astype(str).to_numpy()
         doses = frame["dose"].to_numpy(float) if "dose" in frame else np.full(len(frame), np.nan)
         table = pd.DataFrame({"label": labels, "dose": doses})
-        changes = np.empty((len(frame), self.module.diffusion.n_latent + 1))
+        found = np.empty((len(frame), size))
         for (label, dose), rows in table.groupby(["label", "dose"], dropna=False).indices.items():
-            changes[rows] = shifts.at(label, dose)
-        return changes
+            found[rows] = what(shifts, label, dose)
+        return found
 
     def _expected(
         self, frame: pd.DataFrame, job: PerturbationJob, latents_of: LatentsOf

@@ -31,6 +31,12 @@ _SWEEPS, _LEAST_SCALE = 50, 0.05
 Change = tuple[float, np.ndarray]
 """How much a mean difference counts, and the difference."""
 
+Changes = dict[str, dict[tuple, Change]]
+"""By perturbation, and by context and dose."""
+
+Curve = tuple[np.ndarray, np.ndarray]
+"""Doses, ``(k,)``, and the change at each, ``(k, d)``."""
+
 
 class Shifts:
     r"""Mean changes by perturbation and dose.
@@ -42,23 +48,19 @@ class Shifts:
     curves
         By perturbation, the doses that were seen, ``(k,)`` in rising order (one NaN where doses are
         not registered), and the change at each, ``(k, d)``.
-
-    Attributes
-    ----------
     interaction
-        :math:`w` of an unseen combination's change, :math:`w \sum_p \delta_p`: the least squares
-        fit to the combinations that were seen with all of their members, drawn towards 1 as by one
-        more combination that is exactly additive.
+        :math:`w` of an unseen combination's change, :math:`w \sum_p \delta_p`.
     """
 
     def __init__(
         self,
         perturbation: PerturbationSet,
-        curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+        curves: Mapping[str, Curve],
+        interaction: float = 1.0,
     ) -> None:
         self.perturbation = perturbation
         self.curves = dict(curves)
-        self.interaction = self._fitted_interaction()
+        self.interaction = interaction
 
     @classmethod
     def fit(cls, x: np.ndarray, groups: Sequence[Group], perturbation: PerturbationSet) -> Self:
@@ -77,14 +79,15 @@ class Shifts:
         perturbation
             The condition.
         """
-        found: dict[str, dict[tuple, Change]] = defaultdict(dict)
+        found: Changes = defaultdict(dict)
         for group in groups:
             change = x[group.perturbed].mean(axis=0) - x[group.control].mean(axis=0)
             n = 1 / (1 / len(group.perturbed) + 1 / len(group.control))
             # as a key, one NaN is not another, but this one is itself
             dose = np.nan if np.isnan(group.dose) else group.dose
             found[group.label][group.context, dose] = (n / (n + _SMALL), change)
-        return cls(perturbation, {label: _curve(seen) for label, seen in found.items()})
+        curves = {label: _curve(seen) for label, seen in found.items()}
+        return cls(perturbation, curves, _interaction(found, perturbation))
 
     def at(self, label: str, dose: float = np.nan) -> np.ndarray:
         """Return the change by a perturbation, ``(d,)``.
@@ -121,32 +124,53 @@ class Shifts:
         ]
         return factor * np.sum(changes, axis=0)
 
+    def known_share(self, label: str, dose: float = np.nan) -> float:
+        """Return how far a dose is from none, on the way to the lowest that was seen, from 0 to 1.
+
+        What is learned from cells says nothing of doses that are lower still.
+
+        Parameters
+        ----------
+        label, dose
+            As for :meth:`at`.
+        """
+        label = self.perturbation.key(label)
+        if label == self.perturbation.control:
+            return 0.0
+        lowest = self._lowest(label)
+        if np.isnan(lowest) or np.isnan(dose) or lowest <= 0:
+            return 1.0
+        return float(np.clip(self._scaled(dose) / self._scaled(lowest), 0, 1))
+
+    def _lowest(self, label: str) -> float:
+        """Return the lowest dose that cells of a perturbation have, or of all that it consists of."""
+        if label in self.curves:
+            return self.curves[label][0][0]
+        parts = self.perturbation.members_of(label)
+        if len(parts) > 1:
+            return max(map(self._lowest, parts))
+        return min(doses[0] for doses, _ in self.curves.values())
+
+    def _scaled(self, dose: Any) -> Any:
+        """Return doses on the scale on which the network sees them."""
+        scale = self.perturbation.dose
+        return np.arcsinh(dose / (scale.unit if isinstance(scale, Dose) else 1.0))
+
     def to_plain(self) -> dict[str, Any]:
         """Return what :meth:`from_plain` takes."""
-        return {
+        curves = {
             label: {"dose": doses, "change": changes}
             for label, (doses, changes) in self.curves.items()
         }
+        return {"curves": curves, "interaction": self.interaction}
 
     @classmethod
     def from_plain(cls, perturbation: PerturbationSet, plain: Mapping[str, Any]) -> Self:
         """Return what was taken apart."""
-        curves = {label: (curve["dose"], curve["change"]) for label, curve in plain.items()}
-        return cls(perturbation, curves)
-
-    def _fitted_interaction(self) -> float:
-        sums, seen = [], []
-        for label, (doses, changes) in self.curves.items():
-            parts = self.perturbation.members_of(label)
-            if len(parts) > 1 and all(part in self.curves for part in parts):
-                for dose, change in zip(doses, changes, strict=True):
-                    sums.append(np.sum([self.at(part, dose) for part in parts], axis=0))
-                    seen.append(change)
-        if not sums:
-            return 1.0
-        prior = np.mean([total @ total for total in sums])
-        product = sum(total @ change for total, change in zip(sums, seen, strict=True))
-        return float((product + prior) / (sum(total @ total for total in sums) + prior))
+        curves = {
+            label: (curve["dose"], curve["change"]) for label, curve in plain["curves"].items()
+        }
+        return cls(perturbation, curves, plain["interaction"])
 
     def _guess(self, item: str, dose: float, embeddings: Embeddings | None) -> np.ndarray:
         """Return the change by a perturbation that no cell has alone, from its embedding."""
@@ -176,10 +200,37 @@ class Shifts:
             )
         if len(doses) == 1:
             return changes[0]
-        scale = self.perturbation.dose
-        unit = scale.unit if isinstance(scale, Dose) else 1.0
         at = np.clip(dose, doses[0], doses[-1])
-        return PchipInterpolator(np.arcsinh(doses / unit), changes)(np.arcsinh(at / unit))
+        return PchipInterpolator(self._scaled(doses), changes)(self._scaled(at))
+
+
+def _interaction(found: Changes, perturbation: PerturbationSet) -> float:
+    """Return by how much combinations that were seen differ from the sums of their members.
+
+    The least squares fit, drawn towards 1 as by one more combination that is exactly additive. Sums are
+    taken within contexts that have the combination and all of its members: contexts answer differently.
+    """
+    sums, seen, weights = [], [], []
+    for label, changes in found.items():
+        parts = perturbation.members_of(label)
+        if len(parts) < 2 or not all(part in found for part in parts):
+            continue
+        here = []
+        for (context, dose), (weight, change) in changes.items():
+            alone = [{k: v for k, v in found[part].items() if k[0] == context} for part in parts]
+            if all(alone):
+                own = Shifts(perturbation, dict(zip(parts, map(_curve, alone), strict=True)))
+                sums.append(np.sum([own.at(part, dose) for part in parts], axis=0))
+                seen.append(change)
+                here.append(weight)
+        # a combination counts once, in however many contexts and doses
+        weights += [weight / np.sum(here) for weight in here]
+    if not sums:
+        return 1.0
+    lengths = np.array([total @ total for total in sums])
+    along = np.array([total @ change for total, change in zip(sums, seen, strict=True)])
+    prior = weights @ lengths / np.sum(weights)
+    return float((weights @ along + prior) / (weights @ lengths + prior))
 
 
 def _curve(seen: Mapping[tuple, Change]) -> tuple[np.ndarray, np.ndarray]:

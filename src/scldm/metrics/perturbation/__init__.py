@@ -14,6 +14,7 @@ from scldm.metrics.perturbation._changes import (
     r2_delta,
     variance_ratio,
     weighted_mse,
+    weighted_r2,
     zero_fraction_gap,
 )
 from scldm.metrics.perturbation._compare import compare
@@ -35,5 +36,6 @@ __all__ = [
     "synergy",
     "variance_ratio",
     "weighted_mse",
+    "weighted_r2",
     "zero_fraction_gap",
 ]

@@ -15,6 +15,7 @@ from scldm.metrics.perturbation._changes import (
     r2_delta,
     variance_ratio,
     weighted_mse,
+    weighted_r2,
     zero_fraction_gap,
 )
 from scldm.metrics.perturbation._genes import TOP, de_genes, de_overlap
@@ -30,6 +31,7 @@ def compare(
     control: ArrayLike,
     *,
     components: ArrayLike | None = None,
+    centroid: ArrayLike | None = None,
     n_top: int = TOP,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -49,6 +51,10 @@ def compare(
     components
         Directions of shape (n_genes, d), for example principal components of other cells, for
         ``energy_pcs``; left out by default.
+    centroid
+        Cells of all perturbations that a model could learn from, for ``pearson_centroid``: the
+        correlation of changes from their mean, which does not reward what all perturbations share
+        (Systema, see :func:`pearson_delta`); left out by default.
     n_top
         Number of differentially expressed genes.
     seed
@@ -77,6 +83,7 @@ def compare(
     one, two = (truth[half] for half in halves)
     n = min(len(one), len(two), *map(len, sources.values()))
     basis = None if components is None else as_dense(components)
+    perturbed = None if centroid is None else as_dense(centroid)
 
     def scores(target: Array, cells: Array) -> dict[str, float]:
         top = de_genes(target, unperturbed, n_top)
@@ -87,6 +94,7 @@ def compare(
             "cosine_delta": cosine_delta(target, cells, unperturbed),
             "r2_delta": r2_delta(target, cells, unperturbed),
             "weighted_mse": weighted_mse(target, cells, unperturbed),
+            "weighted_r2": weighted_r2(target, cells, unperturbed),
             "de_overlap": de_overlap(target, cells, unperturbed, n_top),
             "energy": energy_distance(few, some),
             "mmd2": mmd2(few, some),
@@ -95,6 +103,8 @@ def compare(
         }
         if basis is not None:
             found["energy_pcs"] = energy_distance(few @ basis, some @ basis)
+        if perturbed is not None:
+            found["pearson_centroid"] = pearson_delta(target, cells, perturbed)
         return found
 
     rows = {
