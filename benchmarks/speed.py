@@ -119,12 +119,12 @@ def measured(path: Path, seed: int) -> dict[str, float]:
     model = scldm.SCLDM(train)
     epochs = max(1, round(SHARE * model.recipe.max_epochs))
     steps = max(1, round(SHARE * model.recipe.max_steps))
-    network = {"n_hidden": model.recipe.n_hidden, "n_latent": model.recipe.n_latent}
+    network = {name: getattr(model.recipe, name) for name in ("n_hidden", "n_latent", "n_layers")}
     other = train.copy()
     scvi.model.SCVI.setup_anndata(other)
     references = {
-        "scvi": scvi.model.SCVI(other, **network, n_layers=1, dispersion="gene-cell"),
-        "scvi_gene": scvi.model.SCVI(other, **network, n_layers=1),
+        "scvi": scvi.model.SCVI(other, **network, dispersion="gene-cell"),
+        "scvi_gene": scvi.model.SCVI(other, **network),
     }
     training: dict[str, Callable[[], object]] = {
         name: lambda m=reference: m.train(epochs, train_size=0.9, batch_size=128, **QUIET)

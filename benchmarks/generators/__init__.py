@@ -21,7 +21,7 @@ FAMILIES: dict[str, Generator] = {
     "genes_10x": GeneSpaceDiffusion(10.0, ", 10x time"),
     "vq": Ours("scldm, vector-quantised", autoencoder="vq"),
     "adversarial": Ours("scldm, adversarial term", adversarial_weight=1.0),
-    "two_layers": Ours("scldm, two layers", n_layers=2),
+    "one_layer": Ours("scldm, one layer", n_layers=1),
     "fine_tuned": Ours("scldm, fine-tuned jointly", fine_tuned=True),
 }
 """Families by short name."""

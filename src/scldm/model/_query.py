@@ -26,7 +26,7 @@ from ._files import MODEL_FILE
 from ._order import Order, checked_guidance, checked_sampler
 from ._plain import from_plain
 from ._query_genes import genes_of, with_genes
-from ._recipe import Recipe
+from ._recipe import MOVING_KEYS, Recipe
 from ._registered import conditions_from_registry
 from ._request import complete
 from ._training import TrainingMixin
@@ -78,7 +78,10 @@ class QueryMixin(TrainingMixin):
     def recipe(self) -> Recipe:
         """Settings that depend on how many cells there are to learn from."""
         n_cells = self.summary_stats["n_cells"]
-        return Recipe.for_cells(n_cells) if self.query_ is None else Recipe.for_query(n_cells)
+        if self.query_ is not None:
+            return Recipe.for_query(n_cells)
+        setup = self.registry_["setup_args"]
+        return Recipe.for_cells(n_cells, any(setup[key] is not None for key in MOVING_KEYS))
 
     @classmethod
     def load_query_data(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-__all__ = ["Recipe"]
+__all__ = ["MOVING_KEYS", "Recipe"]
+
+MOVING_KEYS = ("perturbation_key", "time_key", "spatial_key")
+"""Arguments of the setup that ask for latents to be moved."""
 
 
 @dataclass(frozen=True)
@@ -13,7 +16,7 @@ class Recipe:
 
     Parameters
     ----------
-    n_latent, n_hidden, dropout_rate
+    n_latent, n_hidden, n_layers, dropout_rate
         Of the autoencoder.
     kl_weight
         Weight of its KL term.
@@ -27,6 +30,7 @@ class Recipe:
 
     n_latent: int
     n_hidden: int
+    n_layers: int
     dropout_rate: float
     kl_weight: float
     max_epochs: int
@@ -34,11 +38,21 @@ class Recipe:
     max_steps: int
 
     @classmethod
-    def for_cells(cls, n_cells: int) -> Recipe:
-        """Return the settings for a number of cells."""
+    def for_cells(cls, n_cells: int, moved: bool = False) -> Recipe:
+        """Return the settings for a number of cells.
+
+        Parameters
+        ----------
+        n_cells
+            The number.
+        moved
+            Whether the latents of cells are moved: to other times, places or perturbations.
+        """
         return cls(
             n_latent=16,
             n_hidden=128 if n_cells < 4000 else 256,
+            # the nearer a decoder is to a linear one, the more a step in latents does what it did elsewhere
+            n_layers=1 if moved else 2,
             dropout_rate=0.1,
             kl_weight=0.1,
             max_epochs=int(max(10, min(400, round(400_000 / n_cells)))),

@@ -34,7 +34,6 @@ from ._networks import build_diffusion, compiled
 from ._perturbing import PerturbingMixin
 from ._query import QueryMixin
 from ._reading import ReadingMixin
-from ._recipe import Recipe
 from ._registered import conditions_from_registry
 from ._resolution import ResolutionMixin
 from ._screening import ScreeningMixin
@@ -90,7 +89,8 @@ class SCLDM(
     n_hidden
         Width of the autoencoder's layers.
     n_layers
-        Hidden layers of encoder and decoder each.
+        Hidden layers of encoder and decoder each; by default two, or one where a time, coordinates or a
+        perturbation are registered.
     dropout_rate
         Dropout in the encoder.
     gene_likelihood
@@ -167,7 +167,7 @@ class SCLDM(
         *,
         n_latent: int | None = None,
         n_hidden: int | None = None,
-        n_layers: int = 1,
+        n_layers: int | None = None,
         dropout_rate: float | None = None,
         gene_likelihood: Literal["nb", "zinb", "poisson"] = "nb",
         dispersion: Literal["gene", "gene-batch", "gene-label", "gene-cell"] = "gene-cell",
@@ -200,10 +200,10 @@ class SCLDM(
         super().__init__(adata, registry)
         chosen("autoencoder", autoencoder, AUTOENCODERS)
         chosen("dispersion", dispersion, DISPERSIONS)
-        recipe = Recipe.for_cells(self.summary_stats["n_cells"])
+        recipe = self.recipe
         n_latent = positive("n_latent", n_latent, recipe.n_latent)
         n_hidden = positive("n_hidden", n_hidden, recipe.n_hidden)
-        n_layers = positive("n_layers", n_layers)
+        n_layers = positive("n_layers", n_layers, recipe.n_layers)
         dropout_rate = share("dropout_rate", dropout_rate, recipe.dropout_rate)
         kl_weight = weight("kl_weight", kl_weight, recipe.kl_weight_of(autoencoder))
         width = positive("width", width, recipe.width)
