@@ -345,6 +345,26 @@ def test_samples_and_means(trained):
     )
 
 
+def test_kept_residuals_leave_nothing_but_the_perturbation_between_a_cell_and_its_control(trained):
+    cells = control_cells(trained)
+    settings = {"keep_residuals": True, "n_samples": 2, "seed": 0}
+    counts = np.repeat(cells.layers["counts"].toarray(), 2, axis=0)
+    same = trained.predict_perturbation(cells, "control", method="arithmetic", **settings)
+    np.testing.assert_array_equal(same.X.toarray(), counts)
+    kept, drawn = (
+        trained.predict_perturbation(cells, "KLF1", 10.0, **{**settings, "keep_residuals": keep})
+        for keep in (True, False)
+    )
+    np.testing.assert_array_equal(kept.obsm["X_scldm"], drawn.obsm["X_scldm"])
+    far = [np.abs(new.X.toarray() - counts).mean() for new in (kept, drawn)]
+    assert 0 < far[0] < 0.8 * far[1]
+    assert kept.uns["scldm"]["keep_residuals"] and not drawn.uns["scldm"]["keep_residuals"]
+    again = trained.predict_perturbation(cells, "KLF1", 10.0, **settings, batch_size=1)
+    np.testing.assert_array_equal(again.X.toarray(), kept.X.toarray())
+    with pytest.raises(ValueError, match="`return_mean=True` draws none"):
+        trained.predict_perturbation(cells, "KLF1", 10.0, return_mean=True, **settings)
+
+
 def test_without_cells_those_of_the_control_are_taken(trained):
     new = trained.predict_perturbation(perturbation="TP53", dose=1.0, seed=0)
     adata = trained.adata

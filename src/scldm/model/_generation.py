@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ _SAID = {"spatial": "spatial stage"}
 _CELLS_OF_A_PART = 4096
 
 LatentsOf = Callable[[int, np.ndarray], tuple[Tensor, Tensor]]
+DrawCounts = Callable[[Distribution, int, np.ndarray], Tensor]
+"""Takes the distribution of the counts of a block, its number and its rows."""
 """Takes a block's number and rows, and returns its latents and log library sizes."""
 
 
@@ -235,7 +237,11 @@ class GenerationMixin:
         seed, batch_size, show_progress
             As in :meth:`generate`.
         """
-        parts = list(self._parts(frame, latents_of, seed, batch_size, show_progress))
+        return self._assembled(
+            frame, self._parts(frame, latents_of, seed, batch_size, show_progress)
+        )
+
+    def _assembled(self, frame: pd.DataFrame, parts: Iterable[Part]) -> AnnData:
         counts, latents, sizes = zip(*parts, strict=True)
         joined = np.concatenate(latents), np.concatenate(sizes)
         return self._as_anndata(frame, sparse.vstack(counts, format="csr"), *joined)
@@ -248,8 +254,12 @@ class GenerationMixin:
         batch_size: int,
         show_progress: bool = False,
         wanted: Sequence[int] | None = None,
+        draw: DrawCounts | None = None,
     ) -> Iterator[Part]:
-        """Yield cells in parts of ``batch_size``, in whole blocks; all parts or some by their numbers."""
+        """Yield cells in parts of ``batch_size``, in whole blocks; all parts or some by their numbers.
+
+        Counts are new draws, or what ``draw`` makes of their distributions.
+        """
         in_a_part = -(-positive("batch_size", batch_size) // BLOCK_SIZE)
         decoder = self._decoder_inputs(frame)
         all_blocks = list(blocks(len(frame)))
@@ -265,7 +275,10 @@ class GenerationMixin:
                 for block, rows, padded in all_blocks[start : start + in_a_part]:
                     z, log_library = latents_of(block, padded)
                     inputs = {name: values[padded] for name, values in decoder.items()}
-                    x = self._count_block(z, log_library, inputs, seed, block)
+                    if draw is None:
+                        x = self._count_block(z, log_library, inputs, seed, block)
+                    else:
+                        x = draw(self._distribution(z, log_library, inputs), block, padded)
                     n = rows.stop - rows.start
                     counts.append(x[:n])
                     latents.append(z[:n].cpu().numpy())

@@ -31,6 +31,7 @@ from ._perturbation_methods import (
 from ._perturbations import PerturbationSet
 from ._provenance import provenance, recorded
 from ._request import Request, changed
+from ._residuals import KeptResiduals
 from ._shifts import Shifts
 from ._training import STEPS_PER_EPOCH
 from ._training_options import plan_options
@@ -148,6 +149,7 @@ class PerturbingMixin:
         method: str | PerturbationMethod = "flow",
         n_samples: int = 1,
         return_mean: bool = False,
+        keep_residuals: bool = False,
         seed: int | None = None,
         batch_size: int = 1024,
         sampler: str | Sampler = "heun",
@@ -177,6 +179,11 @@ class PerturbingMixin:
         return_mean
             Return expected counts, the mean over samples, in place of drawn ones. Means are for
             point metrics; they have none of the spread of cells.
+        keep_residuals
+            Whether counts stay at the quantiles that those of the control cell have, see
+            :func:`scldm.module.carried_counts`, in place of new draws. What the latents do not know of a
+            cell then stays with it, and between it and its control stands nothing but the
+            perturbation; so does what chance did to the control cells.
         seed, batch_size
             As in :meth:`generate`.
         sampler, steps
@@ -206,6 +213,10 @@ class PerturbingMixin:
         n_samples = positive("n_samples", n_samples)
         batch_size = positive("batch_size", batch_size)
         return_mean = flag("return_mean", return_mean)
+        if flag("keep_residuals", keep_residuals) and return_mean:
+            raise ValueError(
+                "`keep_residuals=True` is of drawn counts; `return_mean=True` draws none."
+            )
         rule, n_steps = deterministic(sampler, steps, default=None)
         cells = self._control_cells(adata, indices, condition)
         seed = resolved_seed(seed)
@@ -226,7 +237,9 @@ class PerturbingMixin:
             source = np.arange(len(cells.rows))
             start = job.start.reshape(len(source), n_samples, -1).mean(axis=1)
         else:
-            new = self._decoded(request.frame, latents_of, seed, batch_size)
+            draw = KeptResiduals(self, cells, job) if keep_residuals else None
+            parts = self._parts(request.frame, latents_of, seed, batch_size, draw=draw)
+            new = self._assembled(request.frame, parts)
             start = job.start
         names = cells.names[source]
         new.obs[_SOURCE_CELL] = names.to_numpy()
@@ -239,6 +252,7 @@ class PerturbingMixin:
             "seed": seed,
             "n_samples": n_samples,
             "return_mean": return_mean,
+            "keep_residuals": keep_residuals,
             "conditions": dict(request.described),
             **way.record(job),
         }
@@ -332,8 +346,7 @@ class PerturbingMixin:
     def _fading_to_arithmetic(self, job: PerturbationJob, way: PerturbationMethod) -> LatentsOf:
         """Return latents by a method, and by latent arithmetic where there is nothing to learn from.
 
-        No network has learned to do nothing, which is what the control does, nor what doses do that are
-        lower than all that cells have: down to none, its part in the change becomes less and less.
+        No network has learned to do nothing, as the control does, nor what ever lower doses do.
         """
         inner = way.prepare(job)
         share = np.ones(len(job.request.frame))

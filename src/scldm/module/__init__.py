@@ -2,6 +2,7 @@
 
 from ._adversary import Discriminator, log_normalised, sampled_expression
 from ._autoencoder import CountAutoencoder, moment_dispersion
+from ._carried import carried_counts
 from ._counts import sample_counts
 from ._joint_diffusion import ASKED, JointDiffusion, JointNetwork, given_key
 from ._latent_diffusion import LatentDiffusion
@@ -29,6 +30,7 @@ __all__ = [
     "Likelihood",
     "ModalityAutoencoder",
     "MultimodalAutoencoder",
+    "carried_counts",
     "counts_key",
     "decoder_inputs",
     "given_key",

@@ -11,9 +11,9 @@ from scvi.distributions import (
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Poisson
 
-__all__ = ["sample_counts"]
+__all__ = ["LARGEST_COUNT", "sample_counts"]
 
-_MAX_RATE = 2.0**24
+LARGEST_COUNT = 2.0**24
 _SELDOM, _SMALL = 0.5, 20.0
 """A count is seldom one where it is most likely zero and, if not, not large in the mean."""
 
@@ -123,7 +123,7 @@ def _gamma_poisson(
 
 def _poisson(rate: Tensor, generator: torch.Generator) -> Tensor:
     _require_finite(rate)
-    return torch.poisson(rate.clamp(max=_MAX_RATE), generator=generator)
+    return torch.poisson(rate.clamp(max=LARGEST_COUNT), generator=generator)
 
 
 def _require_finite(rate: Tensor) -> None:
