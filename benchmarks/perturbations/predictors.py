@@ -21,6 +21,7 @@ __all__ = ["PREDICTORS", "log_normalised"]
 
 N_SAMPLES = 5
 METHODS = ("flow", "delta", "arithmetic", "conditional", "inversion")
+WITH_RESIDUALS = ("flow", "arithmetic")
 SCGEN_EPOCHS = 100
 
 Answers = dict[str, dict[str, np.ndarray]]
@@ -42,16 +43,21 @@ def ours(task: Task, seed: int) -> Answers:
     model = scldm.SCLDM(data)
     model.train(enable_progress_bar=False)
 
-    def cells(method: str, question: Question) -> np.ndarray:
+    def cells(method: str, question: Question, **kept: bool) -> np.ndarray:
         control = data[question.control.obs_names].copy()
         made = model.predict_perturbation(
-            control, question.perturbation, method=method, n_samples=N_SAMPLES, seed=seed
+            control, question.perturbation, method=method, n_samples=N_SAMPLES, seed=seed, **kept
         )
         return log_normalised(made.X)
 
+    ways = {f"scldm, {method}": {"method": method} for method in METHODS}
+    ways |= {
+        f"scldm, {method}, residuals kept": {"method": method, "keep_residuals": True}
+        for method in WITH_RESIDUALS
+    }
     return {
-        f"scldm, {method}": {name: cells(method, q) for name, q in task.questions.items()}
-        for method in METHODS
+        title: {name: cells(question=q, **way) for name, q in task.questions.items()}
+        for title, way in ways.items()
     }
 
 

@@ -180,10 +180,9 @@ class PerturbingMixin:
             Return expected counts, the mean over samples, in place of drawn ones. Means are for
             point metrics; they have none of the spread of cells.
         keep_residuals
-            Whether counts stay at the quantiles that those of the control cell have, see
-            :func:`scldm.module.carried_counts`, in place of new draws. What the latents do not know of a
-            cell then stays with it, and between it and its control stands nothing but the
-            perturbation; so does what chance did to the control cells.
+            Whether counts stay at the quantiles of the control cell's, see
+            ``scldm.module.carried_counts``, in place of new draws: what latents do not know of a cell
+            stays with it, and so does what chance did to it.
         seed, batch_size
             As in :meth:`generate`.
         sampler, steps
