@@ -34,9 +34,10 @@ _SAID = {"spatial": "spatial stage"}
 _CELLS_OF_A_PART = 4096
 
 LatentsOf = Callable[[int, np.ndarray], tuple[Tensor, Tensor]]
-DrawCounts = Callable[[Distribution, int, np.ndarray], Tensor]
-"""Takes the distribution of the counts of a block, its number and its rows."""
 """Takes a block's number and rows, and returns its latents and log library sizes."""
+
+DrawCounts = Callable[[Distribution, int, np.ndarray], Tensor]
+"""Takes the distribution of a block's counts, its number and rows, and returns counts."""
 
 
 class GenerationMixin:

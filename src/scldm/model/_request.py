@@ -167,7 +167,7 @@ def redrawn(
         Source of the draws.
     """
     wanted = request.frame.drop(columns=name).dropna(axis=1, how="all")
-    drawn = _filled(conditions, wanted, training[[*wanted, name]], rng)
+    drawn = _filled(conditions, wanted, training, rng)
     found = replaced(conditions, request, name, drawn[name])
     found.described[name] = "drawn from the training cells"
     return found

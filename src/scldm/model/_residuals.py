@@ -52,7 +52,8 @@ class KeptResiduals:
         own = self.job.control(block, rows)
         at = self.job.source[rows]
         inputs = {name: values[at] for name, values in self.inputs.items()}
-        source = self.model._distribution(own[:, :-1], own[:, -1:], inputs)
+        z = self.model.module.autoencoder.allowed(own[:, :-1])
+        source = self.model._distribution(z, own[:, -1:], inputs)
         x = self.counts[at]
         counts = torch.from_numpy(np.asarray(x.todense() if hasattr(x, "todense") else x))
         draws = generator(own.device, self.job.seed, Stream.COUNTS, block)

@@ -115,20 +115,11 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
         rule, n_steps = deterministic(sampler, steps, default=None)
         when = _checked_times(times, condition)
         cells = self._cells_at_start(adata, indices, condition)
-        if not cells.names.is_unique:
-            raise ValueError(
-                "`adata` has names of cells that are not unique, and paths go by them. Call "
-                "`adata.obs_names_make_unique()` first."
-            )
         seed = resolved_seed(seed)
         job = self._trajectory_job(cells, when, n_samples, seed, rule, n_steps)
         job.growth = self._growth()
-        typed = self._types_change()
-        if typed and way.stage == "diffusion":
-            rng = np.random.default_rng((seed, Stream.REQUEST, 1))
-            job.request = redrawn(
-                self.conditions, job.request, _CELL_TYPE, self.training_frame_, rng
-            )
+        if way.stage == "diffusion":
+            self._draw_types(job)
         last = job.line.knots[-1]
         if way.stage == "trajectory" and when.max() > last:
             warnings.warn(
@@ -140,9 +131,8 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
         paths = way.paths(job)
         weight = job.log_weight - job.log_weight.max(initial=0)
         weight = np.exp(weight) / np.exp(weight).mean(axis=0)
-        if typed and way.stage == "trajectory":
-            types = self._types_at(job, paths, weight, n_samples if return_mean else 1)
-            job.request = replaced(self.conditions, job.request, _CELL_TYPE, types)
+        if way.stage == "trajectory":
+            self._find_types(job, paths, weight, n_samples if return_mean else 1)
         if return_mean:
             new, cell, sample = self._mean_of_paths(job, paths, weight, n_samples, cells, when)
         else:
@@ -226,10 +216,18 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
         named = any(c.name == _CELL_TYPE for c in self.conditions)
         return named and _CELL_TYPE not in self.trajectory_["within"]
 
-    def _types_at(
+    def _draw_types(self, job: TrajectoryJob) -> None:
+        """Ask for the types that training cells of each time have."""
+        if self._types_change():
+            rng = np.random.default_rng((job.seed, Stream.REQUEST, 1))
+            job.request = redrawn(
+                self.conditions, job.request, _CELL_TYPE, self.training_frame_, rng
+            )
+
+    def _find_types(
         self, job: TrajectoryJob, paths: np.ndarray, weight: np.ndarray, together: int
-    ) -> pd.Categorical:
-        """Return the type that the nearest training cells about that time have, for each path and time.
+    ) -> None:
+        """Give each path and time the type that the nearest training cells about that time have.
 
         Parameters
         ----------
@@ -238,6 +236,8 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
         together
             Number of paths in a row that have one type, what most of them come to.
         """
+        if not self._types_change():
+            return
         state = self.trajectory_
         labels = state["types"][_CELL_TYPE]
         x, knot = (np.asarray(state[name]) for name in ("x", "knot"))
@@ -254,7 +254,8 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
             votes[:, i] = near.votes(self._expression_space().coordinates(self, z))
         shared = (votes * weight[..., None]).reshape(-1, together, *votes.shape[1:]).sum(axis=1)
         codes = np.repeat(shared.argmax(axis=2), together, axis=0)
-        return pd.Categorical.from_codes(codes.ravel(), categories=names)
+        types = pd.Categorical.from_codes(codes.ravel(), categories=names)
+        job.request = replaced(self.conditions, job.request, _CELL_TYPE, types)
 
     def _mean_of_paths(
         self,
@@ -295,6 +296,11 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
         self, adata: AnnData | None, indices: Sequence[int] | None, condition: Number
     ) -> Cells:
         cells = selected(self, adata, indices)
+        if not cells.names.is_unique:
+            raise ValueError(
+                "`adata` has names of cells that are not unique, and paths go by them. Call "
+                "`adata.obs_names_make_unique()` first."
+            )
         if adata is not None or indices is not None:
             return cells
         line = self._timeline()
