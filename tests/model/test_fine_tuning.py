@@ -17,7 +17,8 @@ QUIET = {"enable_progress_bar": False}
 def _trained(adata, **kwargs):
     scvi.settings.seed = 0
     SCLDM.setup_anndata(adata, layer="counts", cell_type_key="type", batch_key="donor")
-    model = SCLDM(adata, n_hidden=16, n_latent=4, width=16, depth=1, **kwargs)
+    # after few epochs on few cells a second layer leaves latents that say nothing yet
+    model = SCLDM(adata, n_hidden=16, n_layers=1, n_latent=4, width=16, depth=1, **kwargs)
     model.train(max_epochs=20, max_steps=200, **QUIET)
     return model
 

@@ -127,6 +127,7 @@ def test_effects_of_a_network_that_predicts_noise(adata, schedule):
         schedule=schedule,
         parametrisation="noise",
         n_hidden=16,
+        n_layers=1,
         n_latent=3,
         width=32,
         depth=1,
