@@ -250,18 +250,7 @@ class FatesMixin:
         self, targets: str | None, at: float | None, fates: Sequence[str] | None
     ) -> FateLabels:
         adata = self._adata_manager_or_raise().adata
-        if targets is None:
-            targets = self.registry_["setup_args"]["cell_type_key"]
-            if targets is None:
-                raise ValueError(
-                    "`targets` is missing: no cell types are registered. Give a column of `obs`. Known: "
-                    f"{shortened(adata.obs)}."
-                )
-        if not isinstance(targets, str) or targets not in adata.obs:
-            raise KeyError(
-                f"`targets={targets!r}` is not a column of the training data's `obs`. Known: "
-                f"{list(adata.obs)}."
-            )
+        targets = self._column_of_fates(targets, adata)
         line = self._timeline()
         if at is not None and not isinstance(at, Real):
             raise ValueError(f"`at={at!r}` is not a number.")
@@ -313,6 +302,21 @@ class FatesMixin:
         here &= labels.isin(chosen).to_numpy()
         x = self._coordinates(everything.at(np.flatnonzero(here)))
         return FateLabels(targets, chosen, knot, x, labels[here].to_numpy())
+
+    def _column_of_fates(self, targets: str | None, adata: AnnData) -> str:
+        if targets is None:
+            targets = self.registry_["setup_args"]["cell_type_key"]
+        if targets is None:
+            raise ValueError(
+                "`targets` is missing: no cell types are registered. Give a column of `obs`. Known: "
+                f"{shortened(adata.obs)}."
+            )
+        if not isinstance(targets, str) or targets not in adata.obs:
+            raise KeyError(
+                f"`targets={targets!r}` is not a column of the training data's `obs`. Known: "
+                f"{list(adata.obs)}."
+            )
+        return targets
 
     def _fates_of(
         self,

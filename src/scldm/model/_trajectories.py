@@ -120,14 +120,8 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
         job.growth = self._growth()
         if way.stage == "diffusion":
             self._draw_types(job)
-        last = job.line.knots[-1]
-        if way.stage == "trajectory" and when.max() > last:
-            warnings.warn(
-                f"`times` has {when.max():g}, beyond the last time point of the training cells, "
-                f"{last:g}; cells stay as they were last.",
-                UserWarning,
-                stacklevel=2,
-            )
+        else:
+            _warn_beyond(job)
         paths = way.paths(job)
         weight = job.log_weight - job.log_weight.max(initial=0)
         weight = np.exp(weight) / np.exp(weight).mean(axis=0)
@@ -305,6 +299,17 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
             return cells
         line = self._timeline()
         return cells.at(np.flatnonzero(line.of(cells.frame[condition.name].to_numpy(float)) == 0))
+
+
+def _warn_beyond(job: TrajectoryJob) -> None:
+    last = job.line.knots[-1]
+    if job.times.max() > last:
+        warnings.warn(
+            f"`times` has {job.times.max():g}, beyond the last time point of the training cells, "
+            f"{last:g}; cells stay as they were last.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _checked_times(times: float | Sequence[float] | None, condition: Number) -> np.ndarray:
