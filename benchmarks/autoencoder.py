@@ -23,10 +23,9 @@ from scipy import sparse
 
 import scldm
 
-TWO = "two layers (default)"
 SETTINGS: dict[str, dict] = {
     "one layer": {},
-    TWO: {"model": {"n_layers": 2}},
+    "two layers (default)": {"model": {"n_layers": 2}},
     "dispersion of gene": {"model": {"dispersion": "gene"}},
     "dispersions at the networks' rate": {
         "model": {"dispersion": "gene"},
