@@ -31,6 +31,7 @@ SETTINGS: dict[str, dict] = {
         "model": {"dispersion": "gene"},
         "train": {"plan_kwargs": {"dispersion_lr": 1e-3}},
     },
+    "two layers, KL weight 0.2": {"model": {"n_layers": 2, "kl_weight": 0.2}},
     "two layers, KL weight 0.3": {"model": {"n_layers": 2, "kl_weight": 0.3}},
     "KL weight 1": {"model": {"kl_weight": 1.0}},
     "KL weight 0.03": {"model": {"kl_weight": 0.03}},

@@ -185,6 +185,42 @@ def test_p_values_are_uniform_where_nothing_changes():
     assert (table["q_value"] < 0.05).sum() <= 2
 
 
+def made_of(cells, n_samples, rng, factor=1.0):
+    """Draws whose means are those of some cells, and the cell that each is of."""
+    source = np.repeat(np.arange(len(cells)), n_samples)
+    return np.log1p(rng.poisson(cells[source] * factor)), [f"cell {i}" for i in source]
+
+
+def test_cells_made_of_the_same_control_cells_are_compared_in_pairs():
+    rng = np.random.default_rng(3)
+    rates = rng.gamma(1.0, 3.0, (60, 3000))
+    (a, source), (b, other) = (made_of(rates, n, rng) for n in (5, 4))
+    table = perturbation.differential_expression(a, b, source=source, control_source=other)
+    assert stats.kstest(table["p_value"], "uniform").pvalue > 1e-3
+    # taken for independent, they hide a small change of all genes
+    a, _ = made_of(rates, 5, rng, 1.2)
+    table = perturbation.differential_expression(a, b, source=source, control_source=other)
+    blind = perturbation.differential_expression(a, b)
+    assert (table["q_value"] < 0.05).mean() > 0.5
+    assert (blind["q_value"] < 0.05).mean() < 0.1
+    by_hand = stats.ttest_rel(
+        a.reshape(60, 5, -1).mean(1)[:, 7], b.reshape(60, 4, -1).mean(1)[:, 7]
+    )
+    assert table.loc[7, "p_value"] == pytest.approx(by_hand.pvalue)
+
+
+def test_pairs_need_the_same_control_cells():
+    a, names = np.zeros((4, 3)), ["x", "x", "y", "y"]
+    with pytest.raises(ValueError, match="must name the same control cells"):
+        perturbation.differential_expression(a, a, source=names, control_source=["x"] * 4)
+    with pytest.raises(ValueError, match=r"`source` has shape \(2,\), but must name"):
+        perturbation.differential_expression(a, a, source=names[:2])
+    with pytest.raises(ValueError, match="`control_source` goes with `source`"):
+        perturbation.differential_expression(a, a, control_source=names)
+    with pytest.raises(ValueError, match="`perturbed` has 1 cells"):
+        perturbation.differential_expression(a, a, source=["x"] * 4)
+
+
 def test_changed_genes_come_first_with_their_direction():
     rng = np.random.default_rng(1)
     rates = np.full(50, 3.0)

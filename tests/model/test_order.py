@@ -217,3 +217,68 @@ def test_whole_numbers_will_do_as_scales(trained):
     guidance = checked_guidance(trained.conditions, request, {"batch": np.int64(2)}, [0, 1], 0)
     assert guidance.scale == {"batch": 2.0}
     assert guidance.interval == (0.0, 1.0)
+
+
+# -- a scale for each member of a combination ----------------------------------------------------
+
+
+def members_guided(trained, **scale):
+    settings = {"perturbation": "KLF1+TP53", "dose": 10.0, "seed": 4}
+    return trained.sample_latent(60, guidance_scale=scale or 1.0, **settings)[0]
+
+
+def test_one_member_of_scale_one_is_the_combination(trained):
+    np.testing.assert_allclose(
+        members_guided(trained, KLF1=1.0), members_guided(trained), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_a_member_of_scale_zero_is_not_there(trained):
+    alone = trained.sample_latent(60, perturbation="TP53", dose=10.0, seed=4)
+    without = trained.sample_latent(
+        60, perturbation="KLF1+TP53", dose=10.0, seed=4, guidance_scale={"KLF1": 0.0}
+    )
+    # other conditions are drawn from other cells, so only the signals are compared
+    assert alone[0].shape == without[0].shape
+    (condition,) = (c for c in trained.conditions if c.name == "perturbation")
+    frame = condition.parse("perturbation", ["KLF1+TP53", "TP53", "control"]).assign(dose=10.0)
+    encoded = condition.encode(frame)
+    left = condition.only(encoded, ["KLF1"], None)
+    np.testing.assert_array_equal(np.sort(left[0]), np.sort(encoded[1]))
+    np.testing.assert_array_equal(left[1:], encoded[1:])
+    nothing = condition.only(encoded, ["KLF1", "TP53"], None)
+    assert np.isnan(nothing[:2]).any(axis=1).all()
+    np.testing.assert_array_equal(nothing[2], encoded[2])
+
+
+def test_members_are_composed_and_each_counts(trained):
+    both = members_guided(trained, KLF1=1.0, TP53=1.0)
+    more = members_guided(trained, KLF1=2.0, TP53=1.0)
+    other = members_guided(trained, KLF1=1.0, TP53=2.0)
+    assert np.isfinite(more).all()
+    assert np.abs(more - both).mean() > 0.01
+    assert np.abs(more - other).mean() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("scale", "words"),
+    [
+        ({"KLF1": 2.0, "perturbation": 2.0}, "has 'perturbation' and its member 'KLF1'"),
+        ({"KLF1": 2.0}, "names 'KLF1', which no cell to generate has as its perturbation"),
+    ],
+)
+def test_scales_of_members_that_make_no_sense(trained, scale, words):
+    asked = "TP53" if len(scale) == 1 else "KLF1+TP53"
+    with pytest.raises(ValueError, match=words):
+        trained.generate(5, perturbation=asked, dose=1.0, guidance_scale=scale)
+
+
+def test_away_from_a_perturbation_and_scales_of_members_exclude_each_other(trained):
+    asked = {"perturbation": "KLF1+TP53", "dose": 1.0, "negative": {"perturbation": "control"}}
+    with pytest.raises(ValueError, match="`negative` has 'perturbation', which has no effect"):
+        trained.generate(5, guidance_scale={"KLF1": 2.0}, **asked)
+
+
+def test_scales_of_members_cannot_be_distilled(trained):
+    with pytest.raises(ValueError, match="names 'KLF1', a member of a perturbation; here only"):
+        trained.distill(guidance_scale={"KLF1": 2.0})

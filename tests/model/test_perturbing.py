@@ -491,7 +491,7 @@ def test_the_perturbation_stage_leaves_the_others_alone(setup, adata):
         ({"perturbation": "KLF1"}, r"needs a `dose` too: .* \[1.0, 10.0\]"),
         ({"perturbation": "KLF1", "dose": -1.0}, "`dose=-1` is below 0"),
         ({"perturbation": "KLF1", "dose": 1.0, "sampler": "ddpm"}, "adds noise at every step"),
-        ({"perturbation": "KLF1", "dose": "much"}, "`dose='much'` is not a number"),
+        ({"perturbation": "KLF1", "dose": "much"}, "`dose` has 'much', which is not a number"),
         (
             {"perturbation": "KLF1", "dose": 1.0, "method": "magic"},
             "`method='magic'` is not known",

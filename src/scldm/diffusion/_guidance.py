@@ -24,7 +24,8 @@ class GuidedDenoiser(Denoiser):
     1 is the conditional model, 0 the unconditional one, and above 1 cells become more typical of
     their condition at the price of diversity. With a scale for each of several conditions, b has
     the others and each term adds one: with scales of 1 the product of the conditions'
-    distributions, their intersection, also where the data have no cell with both. With negative
+    distributions, their intersection, also where the data have no cell with both. Parts of one
+    condition, such as the members of a combination, can be terms too. With negative
     conditions, b is what the cells should move away from. All estimates come from one pass over a
     larger batch. As clean estimate, noise and velocity are affine in each other for a given
     :math:`x_t`, the rule is the same in each.
@@ -45,6 +46,8 @@ class GuidedDenoiser(Denoiser):
         the dimensions, which large scales widen.
     negative
         Conditions, encoded as the positive ones, that take the place of dropped ones in b.
+    parts
+        By names in ``scale`` that are not conditions, what their terms have in place of b's.
 
     References
     ----------
@@ -62,6 +65,7 @@ class GuidedDenoiser(Denoiser):
         interval: tuple[float, float] = (0.0, 1.0),
         rescale: float = 0.0,
         negative: Conditions | None = None,
+        parts: Mapping[str, Conditions] | None = None,
     ) -> None:
         super().__init__(denoiser.schedule)
         self.denoiser = denoiser
@@ -70,6 +74,7 @@ class GuidedDenoiser(Denoiser):
         self.interval = interval
         self.rescale = rescale
         self.negative = dict(negative or {})
+        self.parts = dict(parts or {})
 
     def forward(self, x_t: Tensor, t: Tensor, conditions: Conditions | None = None) -> Tensor:
         low, high = self.interval
@@ -90,9 +95,9 @@ class GuidedDenoiser(Denoiser):
         """Return the base, the conditions of each term, and its weight."""
         if not isinstance(self.scale, Mapping):
             return self._base(conditions, list(conditions)), [conditions], [float(self.scale)]
-        names = list(self.scale)
-        base = self._base(conditions, names)
-        terms: list[Conditions] = [{**base, name: conditions[name]} for name in names]
+        own = {name: self.parts.get(name) or {name: conditions[name]} for name in self.scale}
+        base = self._base(conditions, list({name for term in own.values() for name in term}))
+        terms: list[Conditions] = [{**base, **term} for term in own.values()]
         return base, terms, [float(weight) for weight in self.scale.values()]
 
     def _base(self, conditions: Conditions, names: list[str]) -> Conditions:

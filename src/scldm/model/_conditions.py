@@ -9,7 +9,7 @@ each argument (several for coordinates), holding the user's values.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import nn
 
 from scldm.nn import CategoryEmbedder, FourierEmbedder
 
+from ._doses import levels, written
 from ._embeddings import Embeddings
 from ._fields import shortened
 
@@ -57,10 +58,13 @@ class Condition(ABC):
         from the training cells.
     entries
         Names that have a vector each in its embedder, in the order of the vectors.
+    items
+        Names of parts that its values may have, each of which guidance can strengthen by itself.
     """
 
     stays_free = False
     entries: Sequence[Any] = ()
+    items: Sequence[str] = ()
 
     def __init__(self, name: str, in_decoder: bool = False) -> None:
         self.name = name
@@ -95,6 +99,13 @@ class Condition(ABC):
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
         """Return the network's input, float32 ``(n, k)``; rows of NaN where there is no value."""
 
+    def only(self, encoded: np.ndarray, named: Collection[str], kept: str | None) -> np.ndarray:
+        """Return encoded values without the parts that are named, but for one that is kept.
+
+        NaN, no value, where nothing is left of what was there.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def embedder(self, width: int) -> nn.Module:
         """Return the module that embeds the encoded values."""
@@ -108,6 +119,10 @@ class Condition(ABC):
         if len(values) != 1:
             return "given for each cell"
         return ", ".join(str(value) for value in values.iloc[0])
+
+    def together(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the user gives, by argument, where one argument says how to read another."""
+        return dict(given)
 
     def settle(
         self, wanted: pd.DataFrame, training: pd.DataFrame, rng: np.random.Generator
@@ -313,7 +328,7 @@ class Dose(Number):
     """A dose, on a scale that is linear about zero and logarithmic far from it.
 
     Doses of a series differ by factors: on their own scale all but the highest would be one to the
-    network.
+    network. Where members of a combination differ in theirs, the frame holds text, ``"1+10"``.
 
     Parameters
     ----------
@@ -325,13 +340,41 @@ class Dose(Number):
         Type of the user's column.
     unit
         The smallest dose that is not zero.
+    separator
+        Stands between the doses of members.
     """
 
     def __init__(
-        self, name: str, column: str, mean: float, spread: float, dtype: str, unit: float = 1.0
+        self,
+        name: str,
+        column: str,
+        mean: float,
+        spread: float,
+        dtype: str,
+        unit: float = 1.0,
+        separator: str = "+",
     ) -> None:
         super().__init__(name, column, mean, spread, dtype)
         self.unit = unit
+        self.separator = separator
+
+    def parse(self, argument: str, values: Any) -> pd.DataFrame:
+        given = one_dimensional(argument, values)
+        if not any(isinstance(value, str) for value in given):
+            return super().parse(argument, given)
+        known = {value: levels(argument, value, self.separator) for value in pd.unique(given)}
+        super().parse(argument, [dose for doses in known.values() for dose in doses])
+        found = {value: written(doses, self.separator) for value, doses in known.items()}
+        column = pd.Series([found[value] for value in given], dtype=object)
+        return pd.DataFrame({argument: column.infer_objects()})
+
+    def write(self, frame: pd.DataFrame, adata: AnnData) -> None:
+        doses = frame[self.name]
+        if self.dtype.kind != "U" and pd.api.types.is_numeric_dtype(doses):
+            super().write(frame, adata)
+        else:
+            texts = [d if isinstance(d, str) else f"{d:.12g}" for d in doses]
+            adata.obs[self.column] = pd.Categorical(texts)
 
     def standardise(self, values: np.ndarray) -> np.ndarray:
         return super().standardise(np.arcsinh(values / self.unit))

@@ -312,24 +312,25 @@ def with_doses(
     if len(wanted) not in (1, len(own)):
         return dict(given)
     labels = wanted.iloc[np.zeros(len(own), int) if len(wanted) == 1 else np.arange(len(own))]
-    dose = own["dose"].to_numpy(float, copy=True)
+    dose = own["dose"].to_numpy(copy=True)
+    levels = pd.to_numeric(own["dose"], errors="coerce").to_numpy(float)
     for label in pd.unique(labels):
-        values = pd.Series({"perturbation": label})
-        cells = (training["perturbation"] == label).to_numpy(bool)
-        # a new combination has the doses of perturbed cells
-        lenders = cells if cells.any() else owner.plausible(training, values)
-        known = training.loc[lenders, "dose"].to_numpy(float)
-        if not len(known):
-            continue
-        odd = (labels == label).to_numpy() & ((dose < known.min()) | (dose > known.max()))
-        if odd.any() and len(set(known)) > 1:
+        known = owner.known_doses(label, training)
+        numbers = [level for level in known if not isinstance(level, str)] or [np.nan]
+        # doses of the members of one combination are not those of another's
+        inside = (levels >= min(numbers)) & (levels <= max(numbers))
+        odd = (labels == label).to_numpy() & ~inside
+        if odd.any() and len(known) > 1:
             raise ValueError(
                 f"`perturbation={label!r}` needs a `dose` too: cells have "
-                f"{shortened(np.unique(dose[odd]).tolist())}, training cells of it "
-                f"{shortened(np.unique(known).tolist())}."
+                f"{shortened(pd.unique(dose[odd]))}, training cells of it {shortened(known)}."
             )
+        if odd.any() and isinstance(known[0], str):
+            dose = dose.astype(object)
         dose[odd] = known[0]
-    return {**given, "dose": dose}
+    # doses stand in the order of labels as the frame spells them
+    one = not owner.per_cell("perturbation", given["perturbation"])
+    return {**given, "perturbation": wanted[0] if one else list(wanted), "dose": dose}
 
 
 def _shared(encoded: np.ndarray, n: int) -> np.ndarray:

@@ -8,6 +8,7 @@ standardised with, so that a model can be rebuilt from its registry alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
@@ -23,6 +24,7 @@ from scvi.data.fields import (
     NumericalObsField,
 )
 
+from ._doses import levels
 from ._storage import chunks_of, refuse_columns
 
 __all__ = [
@@ -263,15 +265,68 @@ class NumberField(NumericalObsField):
 
 
 class DoseField(NumberField):
-    """A column of doses; keeps the smallest that is not zero, and moments on its scale."""
+    """A column of doses; keeps the smallest that is not zero, and moments on its scale.
+
+    Text with a number for each member of a combination, ``"1+10"``, is allowed. Minibatches are of
+    numbers; for them a column of its own holds the mean over members.
+
+    Parameters
+    ----------
+    separator
+        Stands between the doses of members.
+    labels_key
+        Column with the perturbations that the doses are of.
+    check
+        Raises ``ValueError`` where a dose does not go with a perturbation.
+    """
+
+    def __init__(
+        self,
+        registry_key: str,
+        attr_key: str | None,
+        argument: str,
+        separator: str,
+        labels_key: str | None,
+        check: Callable[[str, Any], object],
+    ) -> None:
+        super().__init__(registry_key, attr_key and f"_scvi_{registry_key}", argument)
+        self.user_key = attr_key
+        self.separator = separator
+        self.labels_key = labels_key
+        self.check = check
+
+    def _levels(self, adata: AnnData) -> list[tuple[float, ...]]:
+        """Return the doses of each cell's members."""
+        assert self.user_key is not None
+        values = _require_column(adata, self.argument, self.user_key)
+        if pd.api.types.is_numeric_dtype(values):
+            numbers = _require_numbers(adata, self.argument, self.user_key)
+            return [(number,) for number in numbers]
+        where = f"{self.argument}={self.user_key!r}"
+        known = {value: levels(where, value, self.separator) for value in values.unique()}
+        bad = [value for value, doses in known.items() if not np.isfinite(doses).all()]
+        if bad:
+            raise ValueError(f"`{where}` holds {shortened(bad)}; every cell needs finite numbers.")
+        if self.labels_key is not None:
+            labels = _require_column(adata, "perturbation_key", self.labels_key).astype(str)
+            for label, value in dict.fromkeys(zip(labels, values, strict=True)):
+                self.check(label, value)
+        return [known[value] for value in values]
+
+    def validate_field(self, adata: AnnData) -> None:
+        adata.obs[self.attr_key] = [float(np.mean(doses)) for doses in self._levels(adata)]
+        super().validate_field(adata)
 
     def register_field(self, adata: AnnData) -> dict:
         state = super().register_field(adata)
-        values = _require_numbers(adata, self.argument, self.attr_key)
+        values = np.concatenate(self._levels(adata))
         sizes = np.abs(values[values != 0])
         unit = float(sizes.min()) if sizes.size else 1.0
         mean, spread = _moments(np.arcsinh(values / unit))
-        return state | {"mean": mean, "spread": spread, "unit": unit}
+        dtype = adata.obs[self.user_key].dtype
+        of_numbers = pd.api.types.is_numeric_dtype(dtype)
+        own = {"dtype": str(dtype) if of_numbers else "str", "unit": unit}
+        return state | {"mean": mean, "spread": spread, **own}
 
 
 class LibrarySizeField(NumberField):

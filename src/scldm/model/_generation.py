@@ -80,8 +80,9 @@ class GenerationMixin:
         guidance_scale
             Strength of classifier-free guidance: 1 is none, above 1 makes cells more typical of
             their conditions and less diverse. A mapping has a scale for each of several
-            conditions and composes them as if they were independent, which also serves
-            combinations that no training cell has.
+            conditions, or for each of several members of a combination of perturbations, and
+            composes them as if they were independent, which also serves combinations that no
+            training cell has.
         guidance_interval
             Times, from 0 (data) to 1 (noise), between which to guide.
         guidance_rescale
@@ -324,8 +325,12 @@ class GenerationMixin:
         if order.student is not None:
             denoiser = diffusion.student
         else:
-            negative = self._on_device(order.guidance.negative, rows)
-            denoiser = diffusion.denoiser(**order.guidance.settings, negative=negative)
+            guidance = order.guidance
+            denoiser = diffusion.denoiser(
+                **guidance.settings,
+                negative=self._on_device(guidance.negative, rows),
+                parts={name: self._on_device(own, rows) for name, own in guidance.parts.items()},
+            )
         encoded = self._on_device(order.request.encoded, rows)
         with keeping_signals(order.signals):
             z, log_library = diffusion.sample(

@@ -51,6 +51,8 @@ class Guidance:
         Share of the way back to the spread without guidance.
     negative
         Encoded conditions to move away from, ``(n, k)`` each.
+    parts
+        By members of combinations that have a scale, the encoded condition with no other of these.
     described
         How these came about, by argument, for the record.
     """
@@ -59,6 +61,7 @@ class Guidance:
     interval: tuple[float, float] = (0.0, 1.0)
     rescale: float = 0.0
     negative: dict[str, np.ndarray] = field(default_factory=dict)
+    parts: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     described: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -203,7 +206,7 @@ def checked_guidance(
     ValueError
         If a value is out of range, has no effect, or names a condition that is not registered.
     """
-    scale = _checked_scale([condition.name for condition in conditions], scale)
+    scale = _checked_scale(conditions, scale)
     if negative is not None and not isinstance(negative, Mapping):
         raise ValueError(f"`negative={negative!r}` must map conditions to values.")
     two = isinstance(interval, tuple | list) and len(interval) == 2
@@ -229,7 +232,8 @@ def checked_guidance(
                     f"`{name}` has no effect without a `guidance_scale` other than 1."
                 )
     encoded, described = _encoded_negative(conditions, request, scale, negative)
-    return Guidance(scale, interval, float(rescale), encoded, described)
+    parts, without = _encoded_parts(conditions, request, scale)
+    return Guidance(scale, interval, float(rescale), encoded | without, parts, described)
 
 
 def _is_number(value: Any) -> bool:
@@ -254,8 +258,10 @@ def _of_a_size(argument: str, scale: Any) -> float:
 
 
 def _checked_scale(
-    names: Sequence[str], scale: float | Mapping[str, float]
+    conditions: Sequence[Condition], scale: float | Mapping[str, float]
 ) -> float | dict[str, float]:
+    names = [condition.name for condition in conditions]
+    items = [item for condition in conditions for item in condition.items]
     if _is_number(scale):
         return _of_a_size("guidance_scale", scale)
     if not isinstance(scale, Mapping) or not scale:
@@ -264,14 +270,56 @@ def _checked_scale(
             "numbers."
         )
     for name, value in scale.items():
-        if name not in names:
+        if name not in names and name not in items:
             raise ValueError(
                 f"`guidance_scale` names {name!r}, which is not a condition. "
-                f"Known: {shortened(names)}."
+                f"Known: {shortened([*names, *items])}."
             )
         if not _is_number(value):
             raise ValueError(f"`guidance_scale[{name!r}]={value!r}` must be a finite number.")
     return {name: _of_a_size(f"guidance_scale[{name!r}]", x) for name, x in scale.items()}
+
+
+def _encoded_parts(
+    conditions: Sequence[Condition], request: Request, scale: float | dict[str, float]
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Return what is given in the terms of members that have a scale, and what in the base.
+
+    Raises
+    ------
+    ValueError
+        If a condition has a scale beside its members, or no cell has a member.
+    """
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    without: dict[str, np.ndarray] = {}
+    names = {condition.name for condition in conditions}
+    scales = scale if isinstance(scale, dict) else {}
+    for condition in conditions:
+        named = [name for name in scales if name in condition.items and name not in names]
+        if not named:
+            continue
+        if condition.name in scales:
+            raise ValueError(
+                f"`guidance_scale` has {condition.name!r} and its member {named[0]!r}; give one scale "
+                "for all members, or one for each."
+            )
+        if condition.name not in request.encoded:
+            raise ValueError(
+                f"`guidance_scale` names {named[0]!r}, a member of a {condition.name}; here only whole "
+                "conditions can have a scale."
+            )
+        encoded = request.encoded[condition.name]
+        without[condition.name] = condition.only(encoded, named, None)
+        for name in named:
+            parts[name] = {condition.name: condition.only(encoded, named, name)}
+            if np.array_equal(
+                parts[name][condition.name], without[condition.name], equal_nan=True
+            ):
+                raise ValueError(
+                    f"`guidance_scale` names {name!r}, which no cell to generate has as its "
+                    f"{condition.name}."
+                )
+    return parts, without
 
 
 def _encoded_negative(

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ._conditions import Category, Condition
+from ._doses import Doses
 from ._fields import shortened
 from ._perturbations import PerturbationSet
 
@@ -21,11 +22,12 @@ _FEWEST_CONTROLS = 5
 class Group(NamedTuple):
     """Cells of one perturbation, dose and context, and the control cells of that context.
 
-    ``dose`` is not a number where none is registered.
+    ``dose`` is not a number where none is registered, and a number for each member of a combination
+    whose members have different ones.
     """
 
     label: str
-    dose: float
+    dose: Doses
     perturbed: np.ndarray
     control: np.ndarray
     context: tuple
@@ -66,11 +68,8 @@ def compared(
     UserWarning
         If contexts have perturbed cells but no control cells; they are left out.
     """
-    labels = np.array([perturbation.key(str(label)) for label in frame["perturbation"]])
+    labels, doses, dose = _labels_and_doses(frame, perturbation)
     is_control = labels == perturbation.control
-    dose = np.full(len(frame), np.nan)
-    if perturbation.dose is not None:
-        dose = np.array([float(f"{value:.6g}") for value in frame["dose"].to_numpy(float)])
     fewest = 1 if "cell_type" in columns else 0
     levels = [list(columns[:n]) for n in range(len(columns), fewest - 1, -1)]
     controls = [_by_context(frame, level, is_control) for level in levels]
@@ -94,7 +93,9 @@ def compared(
         chosen = enough[0] if enough else max(found, key=len)
         if len(chosen):
             context = tuple(first[list(columns)])
-            groups.append(Group(first["perturbation"], first["dose"], rows, chosen, context))
+            groups.append(
+                Group(first["perturbation"], doses[first["dose"]], rows, chosen, context)
+            )
         else:
             without.append({name: first[name] for name in ["perturbation", *columns]})
     if without:
@@ -105,6 +106,26 @@ def compared(
             stacklevel=4,
         )
     return groups
+
+
+def _labels_and_doses(
+    frame: pd.DataFrame, perturbation: PerturbationSet
+) -> tuple[np.ndarray, list[Doses], np.ndarray]:
+    """Return the perturbation of each cell, the doses there are in order, and each cell's among them."""
+    written = frame["perturbation"].astype(str)
+    if perturbation.dose is None:
+        keys = {label: perturbation.key(label) for label in written.unique()}
+        return written.map(keys).to_numpy(str), [np.nan], np.zeros(len(frame), int)
+    pairs = list(zip(written, frame["dose"], strict=True))
+    known = {pair: perturbation.keyed(*pair) for pair in dict.fromkeys(pairs)}
+    rounded = {
+        pair: tuple(float(f"{value:.6g}") for value in np.atleast_1d(dose))
+        for pair, (_, dose) in known.items()
+    }
+    places = {doses: place for place, doses in enumerate(sorted(set(rounded.values())))}
+    labels = np.array([known[pair][0] for pair in pairs])
+    own = np.array([places[rounded[pair]] for pair in pairs])
+    return labels, [doses[0] if len(doses) == 1 else doses for doses in places], own
 
 
 def _by_context(

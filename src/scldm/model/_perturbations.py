@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,12 @@ from torch import nn
 
 from scldm.nn import SetEmbedder
 
-from ._conditions import Condition, Number, one_dimensional
+from ._conditions import Condition, Dose, one_dimensional
+from ._doses import Doses, levels, written
 from ._embeddings import Embeddings
 from ._fields import shortened
 
-__all__ = ["PerturbationSet", "members"]
+__all__ = ["PerturbationSet", "doses_of", "members"]
 
 
 def members(label: str, control: str, separator: str) -> list[str]:
@@ -27,8 +28,43 @@ def members(label: str, control: str, separator: str) -> list[str]:
     return [label] if "" in parts else [part for part in parts if part != control]
 
 
+def doses_of(control: str, separator: str, label: str, dose: Any) -> dict[str, float]:
+    """Return the dose of each member of a set.
+
+    Parameters
+    ----------
+    control, separator
+        As in :class:`PerturbationSet`.
+    label, dose
+        As the user writes them: one dose for all members, or one for each in their order.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many doses as members, or one member has two.
+    """
+    parts = members(label, control, separator)
+    given = levels("dose", dose, separator)
+    if len(given) == 1:
+        return dict.fromkeys(parts, given[0])
+    named = label.split(separator)
+    # the control, where a label names it, may have a dose too
+    pairs = list(zip(named if len(given) == len(named) else parts, given, strict=False))
+    doses = {part: own for part, own in pairs if part in parts}
+    if (
+        len(pairs) < len(given)
+        or any(doses.get(part, own) != own for part, own in pairs)
+        or not doses
+    ):
+        raise ValueError(
+            f"`dose={dose!r}` does not go with `perturbation={label!r}`: give one number, or one for "
+            f"each member with {separator!r} between them."
+        )
+    return doses
+
+
 class PerturbationSet(Condition):
-    """A set of perturbations, written ``"A+B"``, with a dose; the control is the empty set.
+    """A set of perturbations, written ``"A+B"``, each with a dose; the control is the empty set.
 
     Parameters
     ----------
@@ -51,7 +87,7 @@ class PerturbationSet(Condition):
         column: str,
         labels: Sequence[str],
         control: str,
-        dose: Number | None = None,
+        dose: Dose | None = None,
         separator: str = "+",
         embeddings: Embeddings | None = None,
     ) -> None:
@@ -97,6 +133,59 @@ class PerturbationSet(Condition):
             )
         return self._known_sets.get(frozenset(parts), self.separator.join(sorted(set(parts))))
 
+    def doses_of(self, label: str, dose: Any) -> dict[str, float]:
+        """Return the dose of each member of a set, see :func:`doses_of`."""
+        return doses_of(self.control, self.separator, label, dose)
+
+    def keyed(self, label: str, dose: Any) -> tuple[str, Doses]:
+        """Return the one spelling of a set, and its dose or those of its members in that order."""
+        key = self.key(label)
+        own = self.doses_of(label, dose)
+        doses = [own[part] for part in self.members_of(key)] or [float(dose)]
+        return key, doses[0] if len(set(doses)) == 1 else tuple(doses)
+
+    def known_doses(self, label: str, training: pd.DataFrame) -> list[float | str]:
+        """Return the doses that training cells of a perturbation have.
+
+        A combination that none has takes those of its members, one with an embedding only those of all
+        perturbed cells.
+        """
+        pairs = training[["perturbation", "dose"]].drop_duplicates().astype({"perturbation": str})
+        own = pairs.loc[pairs["perturbation"] == label, "dose"]
+        if len(own):
+            return sorted(own, key=lambda dose: (isinstance(dose, str), dose))
+        seen = [item for pair in pairs.to_numpy() for item in self.doses_of(*pair).items()]
+        every = {dose for _, dose in seen}
+        each = [
+            {dose for part, dose in seen if part == member} or every
+            for member in self.members_of(label)
+        ]
+        if each and all(len(doses) == 1 for doses in each):
+            return [written([min(doses) for doses in each], self.separator)]
+        return sorted(set().union(*(each or [every])))
+
+    def together(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Doses of members stand in the order of the label that they came with."""
+        if self.dose is None or any(given.get(name) is None for name in ("perturbation", "dose")):
+            return dict(given)
+        labels = one_dimensional("perturbation", given["perturbation"])
+        doses = one_dimensional("dose", given["dose"])
+        if len(labels) != len(doses) and 1 not in (len(labels), len(doses)):
+            return dict(given)
+        if not any(isinstance(dose, str) for dose in doses):
+            return dict(given)
+        pairs = list(np.broadcast(labels, doses))
+        found = {pair: self._as_written(*pair) for pair in dict.fromkeys(pairs)}
+        alone = not any(self.per_cell(name, given[name]) for name in ("perturbation", "dose"))
+        return {**given, "dose": found[pairs[0]] if alone else [found[pair] for pair in pairs]}
+
+    def _as_written(self, label: Any, dose: Any) -> float | str:
+        """Return doses in the order in which the members of the set are written in the frame."""
+        own = self.doses_of(str(label), dose)
+        parts = self.members_of(self._canonical(label))
+        doses = [own[part] for part in parts] or levels("dose", dose, self.separator)
+        return written(doses, self.separator)
+
     def parse(self, argument: str, values: Any) -> pd.DataFrame:
         if argument == "dose" and self.dose is not None:
             return self.dose.parse(argument, values)
@@ -105,8 +194,10 @@ class PerturbationSet(Condition):
         return pd.DataFrame({argument: pd.Categorical([spelt[label] for label in given])})
 
     def read(self, adata: AnnData) -> pd.DataFrame:
-        frame = self.parse("perturbation", adata.obs[self.column])
-        return frame if self.dose is None else frame.join(self.dose.read(adata))
+        given = {"perturbation": adata.obs[self.column]}
+        if self.dose is not None:
+            given = self.together(given | {"dose": adata.obs[self.dose.column]})
+        return pd.concat([self.parse(*item) for item in given.items()], axis=1)
 
     def write(self, frame: pd.DataFrame, adata: AnnData) -> None:
         labels = frame["perturbation"]
@@ -127,24 +218,48 @@ class PerturbationSet(Condition):
         # code -1, a missing label, takes the table's last row
         table[-1] = np.nan
         codes = table[labels.codes]
-        dose = np.zeros((len(frame), 1))
+        doses = np.zeros_like(codes)
         if self.dose is not None:
-            dose = self.dose.standardise(frame[["dose"]].to_numpy(float))
-        doses = np.broadcast_to(dose, codes.shape)
+            doses = self.dose.standardise(self._dose_table(frame, size))
         return np.concatenate([codes, doses], axis=1).astype(np.float32)
+
+    def _dose_table(self, frame: pd.DataFrame, size: int) -> np.ndarray:
+        """Return the doses of members, ``(n, size)``; unused places have the first one's."""
+        if pd.api.types.is_numeric_dtype(frame["dose"]):
+            return np.tile(frame[["dose"]].to_numpy(float), size)
+        pairs = list(zip(frame["perturbation"].astype(str), frame["dose"], strict=True))
+        rows = {}
+        for label, dose in dict.fromkeys(pairs):
+            own = self.doses_of(label, dose)
+            doses = [own[part] for part in self.members_of(label)] or [float(dose)]
+            rows[label, dose] = [*doses, *doses[:1] * (size - len(doses))]
+        return np.array([rows[pair] for pair in pairs], dtype=float)
+
+    def only(self, encoded: np.ndarray, named: Collection[str], kept: str | None) -> np.ndarray:
+        codes, doses = np.split(encoded.copy(), 2, axis=1)
+        gone = np.isin(codes, [self._codes[name] for name in named if name != kept])
+        codes[gone] = -1
+        emptied = gone.any(axis=1) & (codes < 0).all(axis=1)
+        codes[emptied] = np.nan
+        return np.concatenate([codes, doses], axis=1)
 
     def examples(self, training: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
         labels = training["perturbation"].astype(str)
-        has = {label: members(label, self.control, self.separator) for label in labels.unique()}
+        has = {label: self.members_of(label) for label in labels.unique()}
         known = {item for items in has.values() for item in items}
         names = [self.control, *(item for item in self.items if item in known)]
         if not (labels == self.control).any():
             names = names[1:]
         frame = self.parse("perturbation", names)
         if self.dose is not None:
-            of = {item: labels.map(lambda label, i=item: i in has[label]) for item in names}
-            of[self.control] = labels == self.control
-            frame["dose"] = [training.loc[of[name], "dose"].mean() for name in names]
+            total, count = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
+            for (label, dose), n in (
+                pd.Series(list(zip(labels, training["dose"], strict=True))).value_counts().items()
+            ):
+                for name, own in (self.doses_of(label, dose) or {self.control: dose}).items():
+                    total[name] += n * own
+                    count[name] += n
+            frame["dose"] = [total[name] / count[name] for name in names]
         return names, frame
 
     def embedder(self, width: int) -> nn.Module:

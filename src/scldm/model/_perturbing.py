@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,138 +11,42 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
-from scldm.diffusion import COUPLINGS, Sampler
-from scldm.module import TransitionDiffusion
-from scldm.train import CellGroup, GroupDataModule, TransitionPlan
+from scldm.diffusion import Sampler
 
 from ._blocks import Stream, blocks, resolved_seed
 from ._cells import Cells, encoded, selected, without_scores
 from ._choices import chosen, flag, positive
+from ._doses import Doses
 from ._editing import deterministic
 from ._fields import shortened
-from ._pairing import Group, compared, context_columns, perturbation_of
 from ._perturbation_methods import (
     PERTURBATION_METHODS,
     LatentsOf,
     PerturbationJob,
     PerturbationMethod,
 )
+from ._perturbation_training import PerturbationTrainingMixin
 from ._perturbations import PerturbationSet
 from ._provenance import provenance, recorded
 from ._request import Request, changed
 from ._residuals import KeptResiduals
 from ._shifts import Shifts
-from ._training import STEPS_PER_EPOCH
-from ._training_options import plan_options
 
 __all__ = ["PerturbingMixin"]
 
-_MAX_STEPS = 300
-_GROUPS, _PAIRS = 4, 64
+
 _SOURCE_CELL = "source_cell"
 
 
-class PerturbingMixin:
-    """``train_perturbation`` and ``predict_perturbation``."""
-
-    shifts_: dict[str, Any]
-    """Mean changes of latents by perturbation, as plain data."""
-
-    perturbation_trained_ = False
-
-    def train_perturbation(
-        self,
-        max_steps: int | None = None,
-        *,
-        coupling: str = "optimal_transport",
-        accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
-        plan_kwargs: dict[str, Any] | None = None,
-        **trainer_kwargs: Any,
-    ) -> None:
-        """Train the perturbation stage, the ways from control cells to perturbed ones.
-
-        :meth:`train` does this after the other stages where it can. Control cells and perturbed cells
-        are compared within contexts: cell type, time, batch and categorical covariates, as far as these
-        have control cells.
-
-        Parameters
-        ----------
-        max_steps
-            Optimiser steps; 300 by default. More fit the contexts that were seen better and others
-            worse.
-        coupling
-            Which control cell goes with which perturbed one, one of
-            :data:`scldm.diffusion.COUPLINGS`.
-        accelerator, devices
-            Passed to Lightning.
-        plan_kwargs
-            Arguments of :class:`scldm.train.TransitionPlan`.
-        **trainer_kwargs
-            For Lightning's trainer.
-
-        Raises
-        ------
-        ValueError
-            If no perturbation is registered, or no perturbed cells can be compared with control cells.
-        RuntimeError
-            If stage 1 has not been trained.
-
-        Warns
-        -----
-        UserWarning
-            If perturbed cells are left out because no control cell is like them.
-        """
-        if not self.autoencoder_trained_:
-            raise RuntimeError(
-                "Perturbations need a trained autoencoder. Call `train_autoencoder()` first, or "
-                "`train()` for all stages."
-            )
-        perturbation = self._perturbation_condition()
-        max_steps = positive("max_steps", max_steps, _MAX_STEPS)
-        plan_kwargs = plan_options(TransitionPlan, plan_kwargs, ("coupling", "name"))
-        rule = chosen("coupling", coupling, COUPLINGS)()
-        adata = self._adata_manager_or_raise().adata
-        self.training_frame_ = self._read_conditions(adata)
-        training = self._split_of(adata)[0]
-        groups = self._compared(training)
-        if not groups:
-            raise ValueError(
-                "`adata` has no perturbed cells with control cells "
-                f"({perturbation.control!r}) like them, to learn changes from."
-            )
-        self.perturbation_trained_ = False
-        latents = self._encode(adata)[training]
-        x = torch.cat([latents.mean, latents.log_library], dim=1).numpy().astype(float)
-        shifts = Shifts.fit(x, groups, perturbation)
-        # from the start, where the flow is latent arithmetic
-        model = self._new_perturbation_module(self.module.diffusion.n_latent)
-        assert model is not None
-        self.module.perturbation = model.to(self.device)
-        model.fit_standardisation(latents.mean, latents.variance, latents.log_library)
-        pairs = [CellGroup(g.perturbed, g.control, shifts.at(g.label, g.dose)) for g in groups]
-        steps_per_epoch = min(STEPS_PER_EPOCH, max_steps)
-        data = GroupDataModule(
-            latents, pairs, [perturbation.name], _GROUPS, _PAIRS, steps_per_epoch
-        )
-        self._run_transition(
-            "Perturbation",
-            TransitionPlan(model, rule, name="perturbation", **plan_kwargs),
-            data,
-            max_steps,
-            accelerator=accelerator,
-            devices=devices,
-            **trainer_kwargs,
-        )
-        self.shifts_ = shifts.to_plain()
-        self.perturbation_trained_ = True
+class PerturbingMixin(PerturbationTrainingMixin):
+    """``predict_perturbation``."""
 
     @recorded
     def predict_perturbation(
         self,
         adata: AnnData | None = None,
         perturbation: str | Sequence[str] | None = None,
-        dose: float | Sequence[float] | None = None,
+        dose: float | str | Sequence[float | str] | None = None,
         *,
         indices: Sequence[int] | None = None,
         method: str | PerturbationMethod = "flow",
@@ -165,7 +68,8 @@ class PerturbingMixin:
             A perturbation or combination; one for all cells, or one for each. Combinations of known
             perturbations need not have been seen, nor perturbations with an embedding.
         dose
-            Its dose, where doses are registered; needed where training cells have several.
+            Its dose, where doses are registered, or ``"1+10"`` for doses of the members of a
+            combination, in the order of its label; needed where training cells have several.
         indices
             Which cells; ``None`` takes all.
         method
@@ -257,34 +161,6 @@ class PerturbingMixin:
         }
         return new
 
-    def _new_perturbation_module(self, n_latent: int) -> TransitionDiffusion | None:
-        """Return the module of the stage, untrained, or ``None`` without a perturbation."""
-        condition = perturbation_of(self.conditions)
-        if condition is None:
-            return None
-        return TransitionDiffusion({condition.name: condition.embedder}, n_latent)
-
-    def _compared(self, training: np.ndarray) -> list[Group]:
-        """Return which training cells are compared with which."""
-        frame = self.training_frame_.iloc[training].reset_index(drop=True)
-        return compared(frame, self._perturbation_condition(), context_columns(self.conditions))
-
-    def _can_learn_perturbations(self) -> bool:
-        if perturbation_of(self.conditions) is None:
-            return False
-        with warnings.catch_warnings():
-            # said again where it is trained
-            warnings.simplefilter("ignore")
-            return bool(self._compared(self._split_of(self.adata)[0]))
-
-    def _perturbation_condition(self) -> PerturbationSet:
-        condition = perturbation_of(self.conditions)
-        if condition is None:
-            raise ValueError(
-                "No perturbation is registered. Give `perturbation_key` to `setup_anndata`."
-            )
-        return condition
-
     def _control_cells(
         self, adata: AnnData | None, indices: Sequence[int] | None, condition: PerturbationSet
     ) -> Cells:
@@ -307,7 +183,7 @@ class PerturbingMixin:
         cells: Cells,
         condition: PerturbationSet,
         perturbation: str | Sequence[str] | None,
-        dose: float | Sequence[float] | None,
+        dose: float | str | Sequence[float | str] | None,
         seed: int,
     ) -> Request:
         if perturbation is None:
@@ -318,29 +194,33 @@ class PerturbingMixin:
                 f"`dose={dose!r}` was given, but no dose is registered. Give `dose_key` to "
                 "`setup_anndata`, or leave `dose` out."
             )
-        given: dict[str, Any] = {"perturbation": perturbation}
-        if condition.dose is not None:
-            given["dose"] = self._doses(condition, perturbation) if dose is None else dose
+        given: dict[str, Any] = {"perturbation": perturbation, "dose": dose}
+        if condition.dose is None:
+            del given["dose"]
+        elif dose is None:
+            # as the frame spells it, which is what the doses are of
+            wanted = condition.parse("perturbation", perturbation)["perturbation"].astype(str)
+            doses = self._only_doses(condition, wanted)
+            alone = not condition.per_cell("perturbation", perturbation)
+            given = {
+                "perturbation": wanted[0] if alone else list(wanted),
+                "dose": doses[0] if alone else doses,
+            }
         rng = np.random.default_rng((seed, Stream.REQUEST))
         return changed(self.conditions, cells.frame, given, self.training_frame_, rng)
 
-    def _doses(self, condition: PerturbationSet, perturbation: Any) -> Any:
+    def _only_doses(self, condition: PerturbationSet, wanted: pd.Series) -> list[float | str]:
         """Return the only doses that training cells of these perturbations have."""
-        wanted = condition.parse("perturbation", perturbation)["perturbation"].astype(str)
-        labels = self.training_frame_["perturbation"].astype(str)
         only = {}
         for label in wanted.unique():
-            # a new combination has the doses of perturbed cells
-            own = labels == label if (labels == label).any() else labels != condition.control
-            known = np.unique(self.training_frame_.loc[own.to_numpy(), "dose"])
+            known = condition.known_doses(label, self.training_frame_)
             if len(known) > 1 and label != condition.control:
                 raise ValueError(
                     f"`perturbation={label!r}` needs a `dose` too: training cells of it have "
-                    f"{shortened(known.tolist())}."
+                    f"{shortened(known)}."
                 )
             only[label] = known[0]
-        doses = [only[label] for label in wanted]
-        return doses[0] if len(doses) == 1 else doses
+        return [only[label] for label in wanted]
 
     def _fading_to_arithmetic(self, job: PerturbationJob, way: PerturbationMethod) -> LatentsOf:
         """Return latents by a method, and by latent arithmetic where there is nothing to learn from.
@@ -368,17 +248,18 @@ class PerturbingMixin:
         return self._by_perturbation(frame, Shifts.at, self.module.diffusion.n_latent + 1)
 
     def _by_perturbation(
-        self, frame: pd.DataFrame, what: Callable[[Shifts, str, float], Any], size: int
+        self, frame: pd.DataFrame, what: Callable[[Shifts, str, Doses], Any], size: int
     ) -> np.ndarray:
         """Return what shifts say of each cell's perturbation and dose, ``(n, size)``."""
         shifts = Shifts.from_plain(self._perturbation_condition(), self.shifts_)
-        labels = frame["perturbation"].astype(str).to_numpy()
-        doses = frame["dose"].to_numpy(float) if "dose" in frame else np.full(len(frame), np.nan)
-        table = pd.DataFrame({"label": labels, "dose": doses})
-        found = np.empty((len(frame), size))
-        for (label, dose), rows in table.groupby(["label", "dose"], dropna=False).indices.items():
-            found[rows] = what(shifts, label, dose)
-        return found
+        labels = frame["perturbation"].astype(str)
+        doses = frame["dose"] if "dose" in frame else np.full(len(frame), np.nan)
+        pairs = list(zip(labels, doses, strict=True))
+        found = {
+            (label, dose): what(shifts, *shifts.perturbation.keyed(label, dose))
+            for label, dose in dict.fromkeys(pairs)
+        }
+        return np.reshape([found[pair] for pair in pairs], (len(frame), size))
 
     def _expected(
         self, frame: pd.DataFrame, job: PerturbationJob, latents_of: LatentsOf

@@ -77,7 +77,8 @@ def _perturbation_and_dose(
 ) -> Iterable[Condition]:
     dose = None
     if column := setup["dose_key"]:
-        dose = Dose("dose", column, **fields[KEYS.DOSE]["state_registry"])
+        state = fields[KEYS.DOSE]["state_registry"]
+        dose = Dose("dose", column, **state, separator=setup.get("perturbation_separator", "+"))
     if setup["perturbation_key"]:
         labels = list(fields[KEYS.PERTURBATION]["state_registry"]["observed"])
         yield PerturbationSet(

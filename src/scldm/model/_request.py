@@ -77,6 +77,8 @@ def complete(
                 f"`{argument}` is not a registered condition. Registered: {shortened(owners)}."
             )
     dropped = _dropped(conditions, given)
+    for condition in conditions:
+        given = condition.together(given)
     parsed = {
         argument: owners[argument].parse(argument, value)
         for argument, value in given.items()
@@ -201,6 +203,8 @@ def put_in(
         If an argument is not registered, a value is not known, or lengths differ.
     """
     owners = {argument: c for c in conditions for argument in c.arguments}
+    for condition in conditions:
+        given = condition.together(given)
     frame, parsed = own.copy(), {}
     for argument, value in given.items():
         if argument not in owners:
@@ -329,28 +333,32 @@ class _Lenders:
 
     def __init__(self, training: pd.DataFrame, asked: Sequence[str]) -> None:
         self.training = training
-        self.numbers = [c for c in asked if pd.api.types.is_numeric_dtype(training[c])]
-        self.categories = [c for c in asked if c not in self.numbers]
-        self.values = training[self.numbers].to_numpy(float)
-        spread = self.values.std(axis=0)
+        self.categories = [c for c in asked if isinstance(training[c].dtype, pd.CategoricalDtype)]
+        self.numbers = [c for c in asked if c not in self.categories]
+        values = training[self.numbers].apply(pd.to_numeric, errors="coerce")
+        self.values = values.to_numpy(float)
+        spread = values.std(ddof=0).to_numpy(float)
         self.spread = np.where(spread > 0, spread, 1.0)
 
     def matching(self, wanted: pd.Series) -> np.ndarray:
         """Return the cells with the wanted categories and the nearest numbers.
 
         Cells with exactly the wanted numbers, if there are any, else the nearest fifty. Numbers
-        that are NaN are not asked for.
+        that are NaN are not asked for, nor are several in one text if no cell has that text.
         """
         keep = np.ones(len(self.training), dtype=bool)
         for column in self.categories:
             keep &= (self.training[column] == wanted[column]).to_numpy(dtype=bool)
+        for column in self.numbers:
+            same = keep & (self.training[column] == wanted[column]).to_numpy(dtype=bool)
+            keep = same if isinstance(wanted[column], str) and same.any() else keep
         candidates = np.flatnonzero(keep)
-        numbers = wanted[self.numbers].to_numpy(float)
+        numbers = pd.to_numeric(wanted[self.numbers], errors="coerce").to_numpy(float)
         given = ~np.isnan(numbers)
         if not given.any() or not len(candidates):
             return candidates
         off = (self.values[candidates][:, given] - numbers[given]) / self.spread[given]
-        distance = np.square(off).sum(axis=1)
+        distance = np.nan_to_num(np.square(off), nan=np.inf).sum(axis=1)
         if (distance == 0).any():
             return candidates[distance == 0]
         k = min(_NEAREST, len(candidates)) - 1

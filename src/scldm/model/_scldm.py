@@ -334,7 +334,8 @@ class SCLDM(
             The label of unperturbed cells in that column. They have no perturbation that a dose
             could be of: where one is asked for that no control cell has, they get one of theirs.
         dose_key
-            Column with the dose of the perturbation, a number.
+            Column with the dose of the perturbation, a number, or text with a number for each
+            member of a combination, ``"1+10"``, in the order of its label.
         time_key
             Column with the time, a number in any unit.
         spatial_key

@@ -17,6 +17,7 @@ from scldm.metrics._statistic import Statistic, Weights, bootstrap, point
 from ._blocks import resolved_seed
 from ._cells import encoded, selected
 from ._choices import positive
+from ._conditions import one_dimensional
 from ._fields import shortened
 from ._perturbation_methods import PerturbationMethod
 
@@ -32,7 +33,7 @@ class ScreeningMixin:
         self,
         adata: AnnData | None = None,
         perturbations: Sequence[str] | None = None,
-        doses: float | Sequence[float] | None = None,
+        doses: float | str | Sequence[float | str] | None = None,
         *,
         target: AnnData | Sequence[str] | Mapping[str, float],
         indices: Sequence[int] | None = None,
@@ -114,8 +115,10 @@ class ScreeningMixin:
         return table
 
     def _tried(
-        self, perturbations: Sequence[str] | None, doses: float | Sequence[float] | None
-    ) -> list[tuple[str, float | None]]:
+        self,
+        perturbations: Sequence[str] | None,
+        doses: float | str | Sequence[float | str] | None,
+    ) -> list[tuple[str, float | str | None]]:
         condition = self._perturbation_condition()
         if isinstance(perturbations, str):
             perturbations = [perturbations]
@@ -123,9 +126,9 @@ class ScreeningMixin:
             perturbations = [label for label in condition.labels if label != condition.control]
         if not len(perturbations):
             raise ValueError("`perturbations` is empty; at least one is needed.")
-        levels: list[float | None] = [None]
+        levels: list[float | str | None] = [None]
         if doses is not None:
-            levels = np.atleast_1d(doses).tolist()
+            levels = list(one_dimensional("doses", doses))
         if not levels:
             raise ValueError("`doses` is empty; leave it out, or give at least one.")
         # before any compute

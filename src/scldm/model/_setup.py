@@ -25,7 +25,7 @@ from ._fields import (
 )
 from ._gene_sets import GeneSetsField
 from ._keys import KEYS
-from ._perturbations import members
+from ._perturbations import doses_of, members
 
 __all__ = ["check_setup", "condition_fields", "setup_fields"]
 
@@ -117,7 +117,14 @@ def condition_fields(setup: Mapping[str, Any]) -> list[BaseAnnDataField]:
         CategoryField(
             KEYS.PERTURBATION, perturbation, "perturbation_key", control, open_ended=True
         ),
-        DoseField(KEYS.DOSE, setup["dose_key"], "dose_key"),
+        DoseField(
+            KEYS.DOSE,
+            setup["dose_key"],
+            "dose_key",
+            setup["perturbation_separator"],
+            perturbation,
+            partial(doses_of, str(control), setup["perturbation_separator"]),
+        ),
         NumberField(KEYS.TIME, setup["time_key"], "time_key"),
         CategoricalCovariatesField(KEYS.CATEGORICAL, setup["categorical_covariate_keys"]),
         ContinuousCovariatesField(KEYS.CONTINUOUS, setup["continuous_covariate_keys"]),

@@ -1,8 +1,9 @@
 r"""Latent arithmetic: by how much each perturbation moves cells, on average.
 
 The change of a perturbation is the mean difference of its cells from the control cells of their
-context. Over doses it is a smooth curve through what was seen; combinations that were not seen are sums;
-perturbations that no cell has are predicted from their embeddings.
+context. Over doses it is a smooth curve through what was seen; combinations that were not seen are sums,
+whose members may have different doses; perturbations that no cell has are predicted from their
+embeddings.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from scipy.interpolate import PchipInterpolator
 
 from scldm.baselines import Ridge
 
-from ._conditions import Dose
+from ._doses import Doses
 from ._embeddings import Embeddings
 from ._fields import shortened
 from ._pairing import Group
@@ -37,6 +38,9 @@ Changes = dict[str, dict[tuple, Change]]
 Curve = tuple[np.ndarray, np.ndarray]
 """Doses, ``(k,)``, and the change at each, ``(k, d)``."""
 
+Points = tuple[np.ndarray, np.ndarray]
+"""Doses of the members of a combination, ``(k, m)``, and the change at each, ``(k, d)``."""
+
 
 class Shifts:
     r"""Mean changes by perturbation and dose.
@@ -50,6 +54,8 @@ class Shifts:
         not registered), and the change at each, ``(k, d)``.
     interaction
         :math:`w` of an unseen combination's change, :math:`w \sum_p \delta_p`.
+    points
+        By combination, what was seen of it with members at different doses.
     """
 
     def __init__(
@@ -57,10 +63,12 @@ class Shifts:
         perturbation: PerturbationSet,
         curves: Mapping[str, Curve],
         interaction: float = 1.0,
+        points: Mapping[str, Points] | None = None,
     ) -> None:
         self.perturbation = perturbation
         self.curves = dict(curves)
         self.interaction = interaction
+        self.points = dict(points or {})
 
     @classmethod
     def fit(cls, x: np.ndarray, groups: Sequence[Group], perturbation: PerturbationSet) -> Self:
@@ -83,13 +91,18 @@ class Shifts:
         for group in groups:
             change = x[group.perturbed].mean(axis=0) - x[group.control].mean(axis=0)
             n = 1 / (1 / len(group.perturbed) + 1 / len(group.control))
-            # as a key, one NaN is not another, but this one is itself
-            dose = np.nan if np.isnan(group.dose) else group.dose
-            found[group.label][group.context, dose] = (n / (n + _SMALL), change)
-        curves = {label: _curve(seen) for label, seen in found.items()}
-        return cls(perturbation, curves, _interaction(found, perturbation))
+            found[group.label][group.context, group.dose] = (n / (n + _SMALL), change)
+        curves, points = {}, {}
+        for label, seen in found.items():
+            apart = {key: value for key, value in seen.items() if isinstance(key[1], tuple)}
+            alike = {key: value for key, value in seen.items() if key not in apart}
+            if alike:
+                curves[label] = _curve(alike)
+            if apart:
+                points[label] = _curve(apart)
+        return cls(perturbation, curves, _interaction(found, perturbation), points)
 
-    def at(self, label: str, dose: float = np.nan) -> np.ndarray:
+    def at(self, label: str, dose: Doses = np.nan) -> np.ndarray:
         """Return the change by a perturbation, ``(d,)``.
 
         Parameters
@@ -97,7 +110,8 @@ class Shifts:
         label
             One perturbation or combination.
         dose
-            Its dose; not a number where none is registered.
+            Its dose, or those of its members in the order of their names; not a number where none is
+            registered.
 
         Raises
         ------
@@ -106,10 +120,14 @@ class Shifts:
         """
         label = self.perturbation.key(label)
         if label == self.perturbation.control:
-            return np.zeros(next(iter(self.curves.values()))[1].shape[1])
-        if label in self.curves:
+            known = next(iter((*self.curves.values(), *self.points.values())))
+            return np.zeros(known[1].shape[1])
+        if label in self.curves and not isinstance(dose, tuple):
             return self._on_curve(*self.curves[label], dose)
         parts = self.perturbation.members_of(label)
+        doses = np.broadcast_to(dose, len(parts)).astype(float)
+        if label in self.curves or label in self.points:
+            return self._between_points(label, parts, doses)
         factor = self.interaction if len(parts) > 1 else 1.0
         missing = [part for part in parts if part not in self.curves]
         embeddings = self.perturbation.embeddings
@@ -119,12 +137,12 @@ class Shifts:
                 "alone among the cells that could be compared, nor have they an embedding."
             )
         changes = [
-            self._guess(part, dose, embeddings) if part in missing else self.at(part, dose)
-            for part in parts
+            self._guess(part, own, embeddings) if part in missing else self.at(part, own)
+            for part, own in zip(parts, doses, strict=True)
         ]
         return factor * np.sum(changes, axis=0)
 
-    def known_share(self, label: str, dose: float = np.nan) -> float:
+    def known_share(self, label: str, dose: Doses = np.nan) -> float:
         """Return how far a dose is from none, on the way to the lowest that was seen, from 0 to 1.
 
         What is learned from cells says nothing of doses that are lower still.
@@ -138,39 +156,85 @@ class Shifts:
         if label == self.perturbation.control:
             return 0.0
         lowest = self._lowest(label)
-        if np.isnan(lowest) or np.isnan(dose) or lowest <= 0:
+        doses = np.broadcast_to(dose, lowest.shape).astype(float)
+        above = lowest > 0
+        if np.isnan(doses).any() or not above.any():
             return 1.0
-        return float(np.clip(self._scaled(dose) / self._scaled(lowest), 0, 1))
+        share = self._scaled(doses[above]) / self._scaled(lowest[above])
+        return float(np.clip(share.min(), 0, 1))
 
-    def _lowest(self, label: str) -> float:
-        """Return the lowest dose that cells of a perturbation have, or of all that it consists of."""
-        if label in self.curves:
-            return self.curves[label][0][0]
+    def _lowest(self, label: str) -> np.ndarray:
+        """Return the lowest dose of each member, ``(m,)``, among cells of the combination or of its own."""
         parts = self.perturbation.members_of(label)
+        if label in self.curves or label in self.points:
+            return self._seen(label, len(parts))[0].min(axis=0)
         if len(parts) > 1:
-            return max(map(self._lowest, parts))
-        return min(doses[0] for doses, _ in self.curves.values())
+            return np.concatenate([self._lowest(part) for part in parts])
+        return np.array([min(doses[0] for doses, _ in self.curves.values())])
+
+    def _seen(self, label: str, n_members: int) -> Points:
+        """Return all that was seen of a combination, with members at one dose or at several."""
+        doses, changes = zip(
+            *(
+                (np.broadcast_to(doses.reshape(len(doses), -1), (len(doses), n_members)), changes)
+                for doses, changes in (
+                    found[label] for found in (self.curves, self.points) if label in found
+                )
+            ),
+            strict=True,
+        )
+        return np.concatenate(doses), np.concatenate(changes)
+
+    def _between_points(self, label: str, parts: list[str], doses: np.ndarray) -> np.ndarray:
+        """Return the change by a combination that was seen, with members at any doses.
+
+        What it has beyond the sum of its members is averaged over what was seen, weighted by inverse
+        squared distance of doses (Shepard 1968). With a member at dose zero nothing is beyond the sum.
+        """
+        seen, changes = self._seen(label, len(parts))
+        if np.isnan(doses).any():
+            return changes.mean(axis=0)
+        total = np.zeros(changes.shape[1])
+        scaled, known = self._scaled(doses), self._scaled(seen)
+        if all(part in self.curves for part in parts):
+            total = self._sum(parts, doses)
+            changes = changes - [self._sum(parts, own) for own in seen]
+            without = np.where(np.eye(len(parts), dtype=bool), 0.0, scaled)
+            known = np.concatenate([known, without])
+            changes = np.concatenate([changes, np.zeros((len(parts), changes.shape[1]))])
+        distance = np.square(known - scaled).sum(axis=1)
+        weight = distance == 0 if (distance == 0).any() else 1 / distance
+        return total + np.average(changes, axis=0, weights=weight)
+
+    def _sum(self, parts: Sequence[str], doses: np.ndarray) -> np.ndarray:
+        """Return the sum of the changes by members, each at its dose."""
+        return np.sum([self.at(part, own) for part, own in zip(parts, doses, strict=True)], axis=0)
 
     def _scaled(self, dose: Any) -> Any:
         """Return doses on the scale on which the network sees them."""
         scale = self.perturbation.dose
-        return np.arcsinh(dose / (scale.unit if isinstance(scale, Dose) else 1.0))
+        return np.arcsinh(dose / (1.0 if scale is None else scale.unit))
 
     def to_plain(self) -> dict[str, Any]:
         """Return what :meth:`from_plain` takes."""
-        curves = {
-            label: {"dose": doses, "change": changes}
-            for label, (doses, changes) in self.curves.items()
-        }
-        return {"curves": curves, "interaction": self.interaction}
+        curves, points = (
+            {
+                label: {"dose": doses, "change": changes}
+                for label, (doses, changes) in found.items()
+            }
+            for found in (self.curves, self.points)
+        )
+        return {"curves": curves, "interaction": self.interaction, "points": points}
 
     @classmethod
     def from_plain(cls, perturbation: PerturbationSet, plain: Mapping[str, Any]) -> Self:
         """Return what was taken apart."""
-        curves = {
-            label: (curve["dose"], curve["change"]) for label, curve in plain["curves"].items()
-        }
-        return cls(perturbation, curves, plain["interaction"])
+        # older models have no points
+        curves, points = (
+            {label: (seen["dose"], seen["change"]) for label, seen in plain.get(what, {}).items()}
+            for what in ("curves", "points")
+        )
+        return cls(perturbation, curves, plain["interaction"], points)
 
     def _guess(self, item: str, dose: float, embeddings: Embeddings | None) -> np.ndarray:
         """Return the change by a perturbation that no cell has alone, from its embedding."""
@@ -220,7 +284,7 @@ def _interaction(found: Changes, perturbation: PerturbationSet) -> float:
             alone = [{k: v for k, v in found[part].items() if k[0] == context} for part in parts]
             if all(alone):
                 own = Shifts(perturbation, dict(zip(parts, map(_curve, alone), strict=True)))
-                sums.append(np.sum([own.at(part, dose) for part in parts], axis=0))
+                sums.append(own._sum(parts, np.broadcast_to(dose, len(parts)).astype(float)))
                 seen.append(change)
                 here.append(weight)
         # a combination counts once, in however many contexts and doses
@@ -234,7 +298,7 @@ def _interaction(found: Changes, perturbation: PerturbationSet) -> float:
 
 
 def _curve(seen: Mapping[tuple, Change]) -> tuple[np.ndarray, np.ndarray]:
-    r"""Return doses and the mean change at each over contexts.
+    r"""Return doses, of all members or of each, and the mean change at each over contexts.
 
     Changes that were not seen are those of :math:`\delta_{cd} = s_c u_d`, fitted to those that were by
     alternating least squares.

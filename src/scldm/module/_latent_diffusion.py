@@ -228,7 +228,7 @@ class LatentDiffusion(nn.Module):
         ----------
         **guidance
             Arguments of :class:`scldm.diffusion.GuidedDenoiser`: ``scale``, ``interval``,
-            ``rescale``, ``negative``; without a scale, or with one of 1, there is none.
+            ``rescale``, ``negative``, ``parts``; without a scale, or with one of 1, there is none.
         """
         if guidance.get("scale", 1.0) == 1.0:
             return self.averaged

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import sparse, stats
 
 from scldm.metrics._checks import as_dense, as_points
 
@@ -39,14 +39,21 @@ def de_genes(perturbed: ArrayLike, control: ArrayLike, n_genes: int = TOP) -> ND
 
 
 def differential_expression(
-    perturbed: ArrayLike, control: ArrayLike, genes: Sequence[str] | None = None
+    perturbed: ArrayLike,
+    control: ArrayLike,
+    genes: Sequence[str] | None = None,
+    *,
+    source: ArrayLike | None = None,
+    control_source: ArrayLike | None = None,
 ) -> pd.DataFrame:
-    """Which genes a perturbation changes, by Welch's t-test on log-normalised cells.
+    """Which genes a perturbation changes, by a t-test on log-normalised cells.
 
-    Between two independent samples of measured cells the p-values are what they say. For predicted
-    cells the table ranks genes, and no more: they come as many as one asks for, from cells that may be
-    those they are compared with, and all share the model's errors. Compare them with control cells
-    predicted likewise, so that what the model smooths away is missing on both sides.
+    Between two independent samples of measured cells Welch's test is what it says. Predicted cells come
+    as many as one asks for, and from the cells that they are compared with: give ``source``, and each
+    control cell counts once, by the difference of the means of what was made of it. Where nothing
+    changes, such p-values are uniform; small ones say that the model predicts a change, not that the
+    model is right. Compare with control cells predicted likewise, so that what the model smooths away
+    is missing on both sides.
 
     Parameters
     ----------
@@ -54,6 +61,10 @@ def differential_expression(
         Cells, shape (n, n_genes) and (m, n_genes), true or predicted.
     genes
         Names of the genes, the index of the result.
+    source
+        The control cell that each perturbed cell was made of, ``obs["source_cell"]`` of a prediction.
+    control_source
+        The same for the cells in ``control``; by default in the order of ``source``.
 
     Returns
     -------
@@ -64,7 +75,8 @@ def differential_expression(
     Raises
     ------
     ValueError
-        If a sample has less than two cells, or numbers of genes differ.
+        If a sample has less than two cells, numbers of genes differ, or the two sides were not made of
+        the same control cells.
     """
     a, b = as_dense(perturbed), as_dense(control)
     names = range(a.shape[1]) if genes is None else genes
@@ -72,13 +84,21 @@ def differential_expression(
         raise ValueError(
             f"`perturbed` has {a.shape[1]} genes, `control` {b.shape[1]} and `genes` {len(names)}."
         )
+    if source is not None:
+        own = source if control_source is None else control_source
+        a, b = _paired(a, b, np.asarray(source), np.asarray(own))
+    elif control_source is not None:
+        raise ValueError("`control_source` goes with `source`, which is not given.")
     for name, cells in (("perturbed", a), ("control", b)):
         if len(cells) < 2:
             raise ValueError(f"`{name}` has {len(cells)} cells; a test needs 2 or more.")
     with np.errstate(invalid="ignore"), warnings.catch_warnings():
         # genes without any variance have no test, and say so by NaN
         warnings.simplefilter("ignore", RuntimeWarning)
-        t, p = stats.ttest_ind(a, b, equal_var=False)
+        if source is None:
+            t, p = stats.ttest_ind(a, b, equal_var=False)
+        else:
+            t, p = stats.ttest_rel(a, b)
     p = np.where(np.isnan(p), 1.0, p)
     table = pd.DataFrame(
         {
@@ -94,6 +114,28 @@ def differential_expression(
     # the smallest p-values are all zero
     order = np.lexsort([-table["t"].abs(), table["p_value"]])
     return table.iloc[order]
+
+
+def _paired(a: Array, b: Array, source: NDArray, other: NDArray) -> tuple[Array, Array]:
+    """Return the means of what was made of each control cell, on both sides."""
+    for name, cells, names in (("source", a, source), ("control_source", b, other)):
+        if names.shape != (len(cells),):
+            raise ValueError(
+                f"`{name}` has shape {names.shape}, but must name a control cell for each of "
+                f"{len(cells)} cells."
+            )
+    known, at = np.unique(source, return_inverse=True)
+    if not np.array_equal(known, np.unique(other)):
+        raise ValueError("`source` and `control_source` must name the same control cells.")
+    of_b = np.searchsorted(known, other)
+    means = []
+    for cells, places in ((a, at), (b, of_b)):
+        share = 1 / np.bincount(places)[places]
+        made_of = sparse.csr_matrix(
+            (share, (places, np.arange(len(places)))), (len(known), len(places))
+        )
+        means.append(made_of @ cells)
+    return means[0], means[1]
 
 
 def de_overlap(
