@@ -208,6 +208,26 @@ def test_neighbourhood_composition_by_hand():
     assert found == pytest.approx(0.5)
 
 
+def test_neighbourhoods_are_of_one_section():
+    """Two sections at the same places, each of one type."""
+    one = np.random.default_rng(0).uniform(size=(60, 2))
+    where, types = np.tile(one, (2, 1)), np.repeat(["a", "b"], 60)
+    section = np.repeat([1, 2], 60)
+    score = spatial.neighbourhood_composition
+    assert score(types, types, where, groups=section) == 0
+    # predicted in the wrong section, which all places together do not show
+    assert score(types, types[::-1], where, groups=section) == 1
+    assert score(types, types[::-1], where) < 0.1
+    swapped = score(
+        types, types[::-1], where, where, groups=section, predicted_groups=section[::-1]
+    )
+    assert swapped == 0
+    with pytest.raises(ValueError, match="must not exceed the cells of section '2', 60 and 0"):
+        score(types, types, where, where, groups=section, predicted_groups=np.ones(120, int))
+    with pytest.raises(ValueError, match="`predicted_groups` goes with `groups`"):
+        score(types, types, where, predicted_groups=section)
+
+
 def test_compare_shows_what_means_lose(tissue):
     true, mean, draws, where = (tissue[k] for k in ("true", "mean", "samples", "where"))
     sure = spatial.compare(true, mean, where)

@@ -160,12 +160,14 @@ def neighbourhood_composition(
     coordinates: ArrayLike,
     predicted_coordinates: ArrayLike | None = None,
     n_neighbors: int = 20,
+    groups: ArrayLike | None = None,
+    predicted_groups: ArrayLike | None = None,
 ) -> float:
     """Mean distance of the types around each true place from those predicted there.
 
     At each true place the nearest true cells, that of the place among them, are counted by type, and
     so are the nearest predicted cells. Between the shares lies the total variation distance, half the
-    sum of absolute differences. Several sections are compared one by one.
+    sum of absolute differences.
 
     Parameters
     ----------
@@ -177,6 +179,9 @@ def neighbourhood_composition(
         Of predicted cells, (m, 2) or (m, 3); the true ones where not given.
     n_neighbors
         Cells of a neighbourhood.
+    groups, predicted_groups
+        Section of each true and predicted cell, (n,) and (m,), those of the true ones where only
+        ``groups`` is given. Neighbours are of one section.
 
     Returns
     -------
@@ -185,7 +190,8 @@ def neighbourhood_composition(
     Raises
     ------
     ValueError
-        If shapes do not fit, or there are fewer cells than ``n_neighbors``.
+        If shapes do not fit, a section has no predicted cells, or there are fewer cells, of a section,
+        than ``n_neighbors``.
     """
     places = as_coordinates(coordinates, None)
     others = places
@@ -199,17 +205,40 @@ def neighbourhood_composition(
     first = as_labels(true_types, len(places), "true_types")
     second = as_labels(predicted_types, len(others), "predicted_types")
     k = whole(n_neighbors, "n_neighbors")
-    if k > min(len(places), len(others)):
-        raise ValueError(
-            f"`n_neighbors={k}` must not exceed the cells, {len(places)} and {len(others)}."
-        )
     names, codes = np.unique(np.concatenate([first, second]), return_inverse=True)
-    shares = []
-    for points, kinds in ((places, codes[: len(first)]), (others, codes[len(first) :])):
-        _, index = cKDTree(points).query(places, k=list(range(1, k + 1)))
-        near = kinds[index]
-        shares.append(np.stack([(near == c).mean(axis=1) for c in range(len(names))], axis=1))
-    return float(np.abs(shares[0] - shares[1]).sum(axis=1).mean() / 2)
+    kinds = np.eye(len(names))[codes]
+    of_true, of_predicted = _sections(groups, predicted_groups, len(places), len(others))
+    distance = np.empty(len(places))
+    for section in np.unique(of_true):
+        here, there = np.flatnonzero(of_true == section), np.flatnonzero(of_predicted == section)
+        if k > min(len(here), len(there)):
+            within = "" if groups is None else f" of section {str(section)!r}"
+            raise ValueError(
+                f"`n_neighbors={k}` must not exceed the cells{within}, {len(here)} and {len(there)}."
+            )
+        shares = [
+            types[cKDTree(points).query(places[here], k=list(range(1, k + 1)))[1]].mean(axis=1)
+            for points, types in (
+                (places[here], kinds[: len(first)][here]),
+                (others[there], kinds[len(first) :][there]),
+            )
+        ]
+        distance[here] = np.abs(shares[0] - shares[1]).sum(axis=1) / 2
+    return float(distance.mean())
+
+
+def _sections(
+    groups: ArrayLike | None, predicted_groups: ArrayLike | None, n: int, m: int
+) -> tuple[NDArray, NDArray]:
+    """Return the section of each true and each predicted cell, one for all where none are given."""
+    if groups is None:
+        if predicted_groups is not None:
+            raise ValueError("`predicted_groups` goes with `groups`, which is not given.")
+        return np.zeros(n, int), np.zeros(m, int)
+    own = as_labels(groups, n, "groups")
+    if predicted_groups is None:
+        return own, as_labels(groups, m, "groups")
+    return own, as_labels(predicted_groups, m, "predicted_groups")
 
 
 def compare(
