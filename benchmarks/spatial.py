@@ -14,7 +14,7 @@ taken away at random, training and draws. Tissues are
 - simulated: layers and gradients whose truth is known,
 - coordinates_3d: real places in 3-D, with simulated counts.
 
-Rows are kept as they finish. Tangram needs ``pip install --no-deps tangram-sc==1.0.4``, and is skipped where
+Rows are kept as they finish. Tangram needs ``pip install '.[tangram]'``, and is skipped where
 that is missing.
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -167,20 +166,12 @@ def tangram(fold: Fold) -> Iterator[tuple[str, Array]]:
     """Tangram of its authors (Biancalani et al. 2021), each cell mapped, half as long as they advise."""
     if importlib.util.find_spec("tangram") is None:
         return
-    import tangram as tg
-
-    # the package makes the root logger speak
-    logging.getLogger().setLevel(logging.WARNING)
     spatial, reference = fold.spatial.copy(), fold.reference.copy()
     for cells in (spatial, reference):
         sc.pp.normalize_total(cells, target_sum=100.0)
-    tg.pp_adatas(reference, spatial, genes=fold.given)
-    mapping = tg.map_cells_to_space(
-        reference, spatial, num_epochs=EPOCHS, device="cpu", random_state=fold.seed, verbose=False
-    )
-    projected = tg.project_genes(mapping, reference)
-    columns = [gene.lower() for gene in fold.held_out]
-    yield "Tangram", np.asarray(projected[:, columns].X, dtype=float)
+    x, y = (reference[:, genes].X.toarray() for genes in (fold.given, fold.held_out))
+    method = baselines.Tangram(EPOCHS, seed=fold.seed)
+    yield "Tangram", method.fit(x, y).predict(spatial.X.toarray())
 
 
 def scldm(fold: Fold) -> Iterator[tuple[str, Array]]:

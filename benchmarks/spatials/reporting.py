@@ -16,7 +16,7 @@ __all__ = ["report"]
 KEYS = ["data", "seed", "task", "method"]
 HIGH = ("pcc", "smoothed_pcc", "ssim", "morans_correlation", "pcc_law", "spearman", "pearson")
 RIGHT = {"variance_ratio": 1.0, "coverage_50": 0.5, "coverage_90": 0.9, "gradient_slope": 1.0}
-UNMARKED = ("seconds", "genes")
+UNMARKED = ("seconds", "genes", "seeds")
 APART = (FLOOR, LABELS, TRUTH)
 """Rows that know what others do not, and are not marked."""
 BEST = "Means over seeds; the best of each column is bold."
@@ -78,6 +78,9 @@ def report(rows: pd.DataFrame, part: str, path: Path) -> str:
 def _table(rows: pd.DataFrame) -> str:
     numbers = rows.drop(columns=[k for k in KEYS if k != "method"])
     means = numbers.groupby("method", sort=False).mean().dropna(axis=1, how="all")
+    seeds = numbers.groupby("method").size()
+    if seeds.nunique() > 1:
+        means["seeds"] = seeds
     means = means.loc[sorted(means.index, key=_order)]
     text = pd.DataFrame(
         {name: _marked(name, means[name]) for name in means}, index=means.index
@@ -92,7 +95,7 @@ def _order(method: str) -> int:
 
 def _marked(name: str, values: pd.Series) -> list[str]:
     """Return numbers as text, the best in bold."""
-    digits = 1 if name in UNMARKED else 3
+    digits = 0 if name == "seeds" else 1 if name in UNMARKED else 3
     text = ["" if np.isnan(v) else f"{v:.{digits}f}" for v in values]
     loss = -values if name in HIGH else (values - RIGHT.get(name, 0.0)).abs()
     # below zero is chance

@@ -180,7 +180,7 @@ def _condition(text: str) -> tuple[str, str | float]:
     try:
         return name, float(value)
     except ValueError:
-        if name == "dose" and value[:1].isdigit():
+        if name == "dose" and value.lstrip(".")[:1].isdigit():
             # one for each member of a combination
             return name, value
         raise argparse.ArgumentTypeError(f"{name} must be a number, not {value!r}") from None

@@ -1,5 +1,7 @@
 """Baselines of translation on data with a known relation."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -10,6 +12,7 @@ from scldm.baselines import (
     KernelRidgeTranslation,
     NearestCells,
     RidgeTranslation,
+    Tangram,
 )
 from scldm.metrics import translation
 
@@ -89,3 +92,19 @@ def test_wrong_input_is_refused(kind, data):
         kind().fit(np.where(x > 2, np.nan, x), y)
     with pytest.raises(ValueError, match="features"):
         kind().fit(x, y).predict(x[:, :3])
+
+
+def test_tangram_says_what_it_needs_or_finds_where_cells_lie():
+    if find_spec("tangram") is None:
+        with pytest.raises(ImportError, match="needs its package: `pip install"):
+            Tangram()
+        return
+    rng = np.random.default_rng(0)
+    kinds = np.eye(3)[rng.integers(3, size=60)] @ np.array([[9, 1, 1], [1, 9, 1], [1, 1, 9]])
+    x, y = rng.poisson(kinds) + 1.0, kinds[:, :1]
+    method = Tangram(300).fit(x[:40], y[:40])
+    assert translation.feature_pearson(y[40:], method.predict(x[40:]))[0] > 0.8
+    drawn = method.sample(x[40:], 50)
+    assert drawn.shape == (50, 20, 1)
+    assert set(np.unique(drawn)) <= set(np.unique(y))
+    assert translation.feature_pearson(y[40:], drawn.mean(axis=0))[0] > 0.8

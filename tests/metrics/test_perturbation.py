@@ -213,12 +213,21 @@ def test_pairs_need_the_same_control_cells():
     a, names = np.zeros((4, 3)), ["x", "x", "y", "y"]
     with pytest.raises(ValueError, match="must name the same control cells"):
         perturbation.differential_expression(a, a, source=names, control_source=["x"] * 4)
-    with pytest.raises(ValueError, match=r"`source` has shape \(2,\), but must name"):
+    with pytest.raises(ValueError, match=r"`source` has shape \(2,\) and 0 missing"):
         perturbation.differential_expression(a, a, source=names[:2])
     with pytest.raises(ValueError, match="`control_source` goes with `source`"):
         perturbation.differential_expression(a, a, control_source=names)
+    with pytest.raises(ValueError, match="1 missing values, but must name"):
+        perturbation.differential_expression(a, a, source=["x", None, "y", "y"])
+    with pytest.raises(ValueError, match="`control_source` is needed: `perturbed` has 4"):
+        perturbation.differential_expression(a, a[:2], source=names)
     with pytest.raises(ValueError, match="`perturbed` has 1 cells"):
         perturbation.differential_expression(a, a, source=["x"] * 4)
+    # a difference without spread has no test, whatever rounding makes of it
+    x = np.random.default_rng(0).normal(size=(4, 3))
+    assert (
+        perturbation.differential_expression(x, x + 1, source=list("abcd"))["p_value"] == 1
+    ).all()
 
 
 def test_changed_genes_come_first_with_their_direction():

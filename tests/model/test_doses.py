@@ -299,3 +299,141 @@ def test_doses_of_members_where_only_numbers_were_registered():
     made = model.generate(4, perturbation="A+B", dose=["1+10", 1, 10, "10+1"], seed=0)
     assert made.obs["amount"].tolist() == ["1+10", "1", "10", "10+1"]
     assert model.generate(4, perturbation="A+B", dose=10, seed=0).obs["amount"].dtype == float
+
+
+# -- what a cold reading found -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("separator", ["+", "_", "-", "|", ",", " + ", " ", "and"])
+@pytest.mark.parametrize("doses", [(1.0, 10.0), (1e16, 1.0), (1e-5, 1 / 3), (0.0, 2.5, 1e-300)])
+def test_what_is_written_is_read_again(separator, doses):
+    text = written(doses, separator)
+    assert levels("dose", text, separator) == doses
+
+
+@pytest.mark.parametrize("separator", [".", "e", "1"])
+def test_separators_that_may_stand_within_a_number_are_refused(separator):
+    with pytest.raises(ValueError, match=r"`perturbation_separator=.*may stand within a number"):
+        levels("dose", f"1{separator}10", separator)
+
+
+def test_another_separator_from_the_column_to_the_result():
+    adata = cells_with_doses()
+    for column in adata.obs:
+        adata.obs[column] = adata.obs[column].str.replace("+", "_")
+    SCLDM.setup_anndata(
+        adata, perturbation_key="drug", dose_key="amount", perturbation_separator="_"
+    )
+    model = SCLDM(adata, n_latent=2, n_hidden=8)
+    frame = model._read_conditions(adata)
+    assert set(frame["dose"]) == {0.0, 1.0, 10.0, "1_10"}
+
+
+def test_doses_need_the_label_whose_order_they_follow(trained):
+    """The frame's spelling of a combination need not be that of the cells in ``obs``."""
+    own = trained.adata[(trained.adata.obs["amount"] == "10+1").to_numpy()].copy()
+    assert set(own.obs["drug"]) == {"B+A"}
+    with pytest.raises(ValueError, match=r"`dose='10\+1'` needs a `perturbation` too"):
+        trained.counterfactual(own, dose="10+1", seed=0)
+    with pytest.raises(ValueError, match=r"`dose='10\+1'` needs a `perturbation` too"):
+        trained.generate(3, dose="10+1", seed=0)
+    # to itself, at the dose it has
+    same = trained.counterfactual(own, perturbation="B+A", seed=0)
+    assert set(zip(same.obs["drug"], same.obs["amount"], strict=True)) == {("A+B", "1+10")}
+
+
+def test_without_a_perturbation_there_is_no_dose(trained):
+    made = trained.generate(5, perturbation=None, seed=0)
+    assert made.obs["amount"].isna().all()
+    assert made.obs["drug"].isna().all()
+
+
+def test_the_control_among_combinations_keeps_its_dose(trained):
+    made = trained.generate(3, perturbation=["A+B", "B+A", "control"], dose="1+10", seed=0)
+    assert made.obs["amount"].tolist() == ["1+10", "10+1", "0"]
+    with pytest.raises(ValueError, match=r"`dose='1\+10'` does not go with `perturbation='A'`"):
+        trained.screen(perturbations=["A+B", "A"], doses=["1+10", 1], target=["gene 0"])
+
+
+def test_doses_come_back_as_the_user_spells_them():
+    adata = cells_with_doses()
+    spelt = {"0": "0.0", "1": "1.0", "10": "10.0", "10+1": "10.0+1.0"}
+    adata.obs["amount"] = adata.obs["amount"].map(spelt)
+    both = (adata.obs["drug"] == "A+B").to_numpy()
+    adata.obs.loc[both, "amount"] = [f"{x}+{x}" for x in adata.obs.loc[both, "amount"]]
+    SCLDM.setup_anndata(adata, perturbation_key="drug", dose_key="amount")
+    model = SCLDM(adata, n_latent=2, n_hidden=8)
+    new = adata.copy()
+    frame = model._read_conditions(adata)
+    for condition in model.conditions:
+        condition.write(frame, new)
+    swapped = adata.obs["drug"] == "B+A"
+    assert (new.obs["amount"].astype(str) == adata.obs["amount"])[~swapped].all()
+    assert set(new.obs["amount"][swapped]) == {"1.0+10.0"}
+
+
+@pytest.mark.parametrize("kind", ["category", "object", "Int64", "int64"])
+def test_numbers_are_numbers_in_any_column(kind):
+    adata = cells_with_doses()
+    adata = adata[adata.obs["amount"] != "10+1"].copy()
+    adata.obs["amount"] = adata.obs["amount"].astype(int).astype(kind)
+    SCLDM.setup_anndata(adata, perturbation_key="drug", dose_key="amount")
+    model = SCLDM(adata, n_latent=2, n_hidden=8)
+    frame = model._read_conditions(adata)
+    assert frame["dose"].dtype == float
+    new = adata.copy()
+    for condition in model.conditions:
+        condition.write(frame, new)
+    assert new.obs["amount"].dtype == np.int64
+
+
+def test_doses_of_members_need_a_perturbation():
+    adata = cells_with_doses()
+    with pytest.raises(
+        ValueError, match=r"`dose_key='amount'` has '10\+1', which is not a number\.$"
+    ):
+        SCLDM.setup_anndata(adata, dose_key="amount")
+
+
+def test_between_equal_and_nearly_equal_doses_there_is_no_jump():
+    seen = [("A+B", 1.0), ("A+B", "1+10"), ("A+B", "10+1"), ("A+B", "10+9")]
+    for more in ([], seen[:1], seen, [("A+B", 3.0), ("A+B", "1+10")]):
+        shifts = shifts_of(*SINGLES, *more, change=with_synergy)
+        for dose in (0.5, 1.0, 3.0, 5.0, 10.0):
+            near = shifts.at("A+B", (dose, dose * (1 + 1e-6)))
+            np.testing.assert_allclose(shifts.at("A+B", dose), near, atol=1e-3)
+    # where a pair of nearly equal doses was seen, equal ones are like it
+    found = shifts_of(*SINGLES, *seen, change=with_synergy).at("A+B", 10.0)
+    np.testing.assert_allclose(found, with_synergy({"A": 10, "B": 10}), atol=0.1)
+
+
+def test_a_third_member_at_dose_zero_is_not_there():
+    singles = [(drug, dose) for drug in "ABC" for dose in (1.0, 10.0)]
+    shifts = shifts_of(*singles, ("A+B", "1+10"), ("A+B", "10+1"), change=with_synergy)
+    np.testing.assert_allclose(
+        shifts.at("A+B+C", (1.0, 10.0, 0.0)), shifts.at("A+B", (1.0, 10.0)), atol=1e-9
+    )
+    nothing = shifts_of(("A+B", "1+10"), ("A+B", "10+1"), change=additive)
+    np.testing.assert_allclose(nothing.at("A+B", (0.0, 0.0)), 0, atol=1e-9)
+
+
+def test_a_question_is_asked_once_whatever_the_number_of_cells(monkeypatch):
+    adata = cells_with_doses()
+    adata = adata[adata.obs["amount"] != "10+1"].copy()
+    SCLDM.setup_anndata(adata, perturbation_key="drug")
+    model = SCLDM(adata, n_latent=2, n_hidden=8)
+    quiet = {"enable_progress_bar": False}
+    model.train_autoencoder(1, **quiet)
+    model.train_diffusion(max_steps=1, **quiet)
+    model.train_perturbation(max_steps=1, **quiet)
+    asked = []
+    plain = Shifts.at
+    monkeypatch.setattr(Shifts, "at", lambda self, *item: asked.append(item) or plain(self, *item))
+    model.predict_perturbation(perturbation="A", method="arithmetic", n_samples=3, seed=0)
+    assert len(asked) == 1
+
+
+def test_cells_on_disk_have_doses_of_members(trained, tmp_path):
+    settings = {"perturbation": ["A+B", "B+A"] * 150, "dose": "1+10", "seed": 2}
+    kept = ad.read_h5ad(trained.generate(out=tmp_path / "cells.h5ad", **settings))
+    assert kept.obs["amount"].tolist() == ["1+10", "10+1"] * 150

@@ -275,7 +275,9 @@ def test_scales_of_members_that_make_no_sense(trained, scale, words):
 
 def test_away_from_a_perturbation_and_scales_of_members_exclude_each_other(trained):
     asked = {"perturbation": "KLF1+TP53", "dose": 1.0, "negative": {"perturbation": "control"}}
-    with pytest.raises(ValueError, match="`negative` has 'perturbation', which has no effect"):
+    with pytest.raises(
+        ValueError, match="`negative` has 'perturbation', of which `guidance_scale` names"
+    ):
         trained.generate(5, guidance_scale={"KLF1": 2.0}, **asked)
 
 

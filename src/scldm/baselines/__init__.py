@@ -27,6 +27,7 @@ from ._spatial_neighbours import (
 )
 from ._spatial_regression import CoordinateRidge, GaussianProcess
 from ._spatial_sections import NearestSection, SectionBlend
+from ._tangram import Tangram
 from ._trajectory import (
     OTCFM,
     IndependentMidpoint,
@@ -73,6 +74,7 @@ __all__ = [
     "RidgeTranslation",
     "SectionBlend",
     "SpatialBaseline",
+    "Tangram",
     "TrajectoryBaseline",
     "TranslationBaseline",
 ]

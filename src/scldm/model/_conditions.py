@@ -20,7 +20,7 @@ from torch import nn
 
 from scldm.nn import CategoryEmbedder, FourierEmbedder
 
-from ._doses import levels, written
+from ._doses import as_text, levels, written
 from ._embeddings import Embeddings
 from ._fields import shortened
 
@@ -341,7 +341,11 @@ class Dose(Number):
     unit
         The smallest dose that is not zero.
     separator
-        Stands between the doses of members.
+        Stands between the doses of members; ``None`` where no perturbation is registered.
+    spellings
+        Numbers as the user's text has them.
+    repeated
+        Whether that text has a number for each member where they are all the same.
     """
 
     def __init__(
@@ -352,11 +356,15 @@ class Dose(Number):
         spread: float,
         dtype: str,
         unit: float = 1.0,
-        separator: str = "+",
+        separator: str | None = None,
+        spellings: Sequence[str] = (),
+        repeated: bool = False,
     ) -> None:
         super().__init__(name, column, mean, spread, dtype)
         self.unit = unit
         self.separator = separator
+        self.repeated = repeated
+        self._spelt = {float(text): text for text in reversed(spellings)}
 
     def parse(self, argument: str, values: Any) -> pd.DataFrame:
         given = one_dimensional(argument, values)
@@ -364,7 +372,7 @@ class Dose(Number):
             return super().parse(argument, given)
         known = {value: levels(argument, value, self.separator) for value in pd.unique(given)}
         super().parse(argument, [dose for doses in known.values() for dose in doses])
-        found = {value: written(doses, self.separator) for value, doses in known.items()}
+        found = {value: written(doses, self.separator or "") for value, doses in known.items()}
         column = pd.Series([found[value] for value in given], dtype=object)
         return pd.DataFrame({argument: column.infer_objects()})
 
@@ -373,8 +381,13 @@ class Dose(Number):
         if self.dtype.kind != "U" and pd.api.types.is_numeric_dtype(doses):
             super().write(frame, adata)
         else:
-            texts = [d if isinstance(d, str) else f"{d:.12g}" for d in doses]
-            adata.obs[self.column] = pd.Categorical(texts)
+            texts = {dose: self._text(dose) for dose in doses.dropna().unique()}
+            adata.obs[self.column] = pd.Categorical([texts.get(dose) for dose in doses])
+
+    def _text(self, dose: float | str) -> str:
+        """Return a dose as the user's data spell it."""
+        numbers = levels(self.name, dose, self.separator)
+        return (self.separator or "").join(self._spelt.get(x) or as_text(x) for x in numbers)
 
     def standardise(self, values: np.ndarray) -> np.ndarray:
         return super().standardise(np.arcsinh(values / self.unit))

@@ -319,7 +319,7 @@ def with_doses(
         numbers = [level for level in known if not isinstance(level, str)] or [np.nan]
         # doses of the members of one combination are not those of another's
         inside = (levels >= min(numbers)) & (levels <= max(numbers))
-        odd = (labels == label).to_numpy() & ~inside
+        odd = (labels == label).to_numpy() & ~(inside | own["dose"].isin(known).to_numpy())
         if odd.any() and len(known) > 1:
             raise ValueError(
                 f"`perturbation={label!r}` needs a `dose` too: cells have "

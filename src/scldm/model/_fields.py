@@ -8,7 +8,6 @@ standardised with, so that a model can be rebuilt from its registry alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
@@ -24,18 +23,19 @@ from scvi.data.fields import (
     NumericalObsField,
 )
 
-from ._doses import levels
 from ._storage import chunks_of, refuse_columns
 
 __all__ = [
     "CategoricalCovariatesField",
-    "DoseField",
     "CategoryField",
     "ContinuousCovariatesField",
     "CountsField",
     "LibrarySizeField",
     "NumberField",
+    "as_numbers",
     "check_counts",
+    "moments",
+    "require_column",
     "shortened",
 ]
 
@@ -49,7 +49,7 @@ def shortened(values: Any, limit: int = 20) -> str:
     return f"[{shown}{f', ... {len(values) - limit} more' if len(values) > limit else ''}]"
 
 
-def _require_column(adata: AnnData, argument: str, column: str) -> pd.Series:
+def require_column(adata: AnnData, argument: str, column: str) -> pd.Series:
     if column not in adata.obs:
         raise KeyError(
             f"`{argument}={column!r}` is not a column of `adata.obs`. "
@@ -59,7 +59,7 @@ def _require_column(adata: AnnData, argument: str, column: str) -> pd.Series:
 
 
 def _require_category(adata: AnnData, argument: str, column: str) -> pd.Series:
-    values = _require_column(adata, argument, column)
+    values = require_column(adata, argument, column)
     missing = int(values.isna().sum())
     if missing:
         raise ValueError(
@@ -101,7 +101,10 @@ def _refuse_unknown(argument: str, column: str, values: pd.Series, known: list) 
 
 
 def _require_numbers(adata: AnnData, argument: str, column: str) -> np.ndarray:
-    values = _require_column(adata, argument, column)
+    return as_numbers(require_column(adata, argument, column), argument, column)
+
+
+def as_numbers(values: pd.Series, argument: str, column: str) -> np.ndarray:
     if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
         raise ValueError(
             f"`{argument}={column!r}` holds {values.dtype} values, but must hold numbers."
@@ -109,13 +112,13 @@ def _require_numbers(adata: AnnData, argument: str, column: str) -> np.ndarray:
     bad = ~np.isfinite(values.to_numpy(dtype=float, na_value=np.nan))
     if bad.any():
         raise ValueError(
-            f"`{argument}={column!r}` is NaN or infinite in {int(bad.sum())} of {adata.n_obs} "
+            f"`{argument}={column!r}` is NaN or infinite in {int(bad.sum())} of {len(values)} "
             "cells; every cell needs a finite number."
         )
     return values.to_numpy(dtype=float)
 
 
-def _moments(values: np.ndarray) -> tuple[float, float]:
+def moments(values: np.ndarray) -> tuple[float, float]:
     """Return mean and spread; a constant has spread 1, so that dividing by it is harmless."""
     return float(values.mean()), float(values.std()) or 1.0
 
@@ -256,77 +259,12 @@ class NumberField(NumericalObsField):
     def register_field(self, adata: AnnData) -> dict:
         super().register_field(adata)
         values = _require_numbers(adata, self.argument, self.attr_key)
-        mean, spread = _moments(values)
+        mean, spread = moments(values)
         return {"mean": mean, "spread": spread, "dtype": str(adata.obs[self.attr_key].dtype)}
 
     def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
         self.validate_field(adata_target)
         return dict(state_registry)
-
-
-class DoseField(NumberField):
-    """A column of doses; keeps the smallest that is not zero, and moments on its scale.
-
-    Text with a number for each member of a combination, ``"1+10"``, is allowed. Minibatches are of
-    numbers; for them a column of its own holds the mean over members.
-
-    Parameters
-    ----------
-    separator
-        Stands between the doses of members.
-    labels_key
-        Column with the perturbations that the doses are of.
-    check
-        Raises ``ValueError`` where a dose does not go with a perturbation.
-    """
-
-    def __init__(
-        self,
-        registry_key: str,
-        attr_key: str | None,
-        argument: str,
-        separator: str,
-        labels_key: str | None,
-        check: Callable[[str, Any], object],
-    ) -> None:
-        super().__init__(registry_key, attr_key and f"_scvi_{registry_key}", argument)
-        self.user_key = attr_key
-        self.separator = separator
-        self.labels_key = labels_key
-        self.check = check
-
-    def _levels(self, adata: AnnData) -> list[tuple[float, ...]]:
-        """Return the doses of each cell's members."""
-        assert self.user_key is not None
-        values = _require_column(adata, self.argument, self.user_key)
-        if pd.api.types.is_numeric_dtype(values):
-            numbers = _require_numbers(adata, self.argument, self.user_key)
-            return [(number,) for number in numbers]
-        where = f"{self.argument}={self.user_key!r}"
-        known = {value: levels(where, value, self.separator) for value in values.unique()}
-        bad = [value for value, doses in known.items() if not np.isfinite(doses).all()]
-        if bad:
-            raise ValueError(f"`{where}` holds {shortened(bad)}; every cell needs finite numbers.")
-        if self.labels_key is not None:
-            labels = _require_column(adata, "perturbation_key", self.labels_key).astype(str)
-            for label, value in dict.fromkeys(zip(labels, values, strict=True)):
-                self.check(label, value)
-        return [known[value] for value in values]
-
-    def validate_field(self, adata: AnnData) -> None:
-        adata.obs[self.attr_key] = [float(np.mean(doses)) for doses in self._levels(adata)]
-        super().validate_field(adata)
-
-    def register_field(self, adata: AnnData) -> dict:
-        state = super().register_field(adata)
-        values = np.concatenate(self._levels(adata))
-        sizes = np.abs(values[values != 0])
-        unit = float(sizes.min()) if sizes.size else 1.0
-        mean, spread = _moments(np.arcsinh(values / unit))
-        dtype = adata.obs[self.user_key].dtype
-        of_numbers = pd.api.types.is_numeric_dtype(dtype)
-        own = {"dtype": str(dtype) if of_numbers else "str", "unit": unit}
-        return state | {"mean": mean, "spread": spread, **own}
 
 
 class LibrarySizeField(NumberField):
@@ -381,13 +319,13 @@ class ContinuousCovariatesField(NumericalJointObsField):
         super().validate_field(adata)
 
     def register_field(self, adata: AnnData) -> dict:
-        moments = {
-            key: _moments(_require_numbers(adata, "continuous_covariate_keys", key))
+        found = {
+            key: moments(_require_numbers(adata, "continuous_covariate_keys", key))
             for key in self.attr_keys
         }
         return super().register_field(adata) | {
-            "mean": {key: mean for key, (mean, _) in moments.items()},
-            "spread": {key: spread for key, (_, spread) in moments.items()},
+            "mean": {key: mean for key, (mean, _) in found.items()},
+            "spread": {key: spread for key, (_, spread) in found.items()},
             "dtype": {key: str(adata.obs[key].dtype) for key in self.attr_keys},
         }
 

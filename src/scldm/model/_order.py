@@ -339,6 +339,14 @@ def _encoded_negative(
         arguments = [argument for argument in condition.arguments if argument in parsed]
         if not arguments:
             continue
+        named = (
+            [name for name in scale if name in condition.items] if isinstance(scale, dict) else []
+        )
+        if named:
+            raise ValueError(
+                f"`negative` has {condition.name!r}, of which `guidance_scale` names {named[0]!r}; give one "
+                "or the other."
+            )
         if isinstance(scale, dict) and scale.get(condition.name, 1.0) == 1:
             raise ValueError(
                 f"`negative` has {condition.name!r}, which has no effect without a "

@@ -13,7 +13,7 @@ from torch import nn
 from scldm.nn import SetEmbedder
 
 from ._conditions import Condition, Dose, one_dimensional
-from ._doses import Doses, levels, written
+from ._doses import Doses, as_text, levels, written
 from ._embeddings import Embeddings
 from ._fields import shortened
 
@@ -166,25 +166,38 @@ class PerturbationSet(Condition):
 
     def together(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Doses of members stand in the order of the label that they came with."""
-        if self.dose is None or any(given.get(name) is None for name in ("perturbation", "dose")):
+        if self.dose is None or given.get("dose") is None:
+            return dict(given)
+        if given.get("perturbation") is None:
+            for dose in one_dimensional("dose", given["dose"]):
+                if isinstance(dose, str) and len(levels("dose", dose, self.separator)) > 1:
+                    raise ValueError(
+                        f"`dose={dose!r}` needs a `perturbation` too: its numbers stand in the order of "
+                        "the label."
+                    )
             return dict(given)
         labels = one_dimensional("perturbation", given["perturbation"])
         doses = one_dimensional("dose", given["dose"])
-        if len(labels) != len(doses) and 1 not in (len(labels), len(doses)):
-            return dict(given)
-        if not any(isinstance(dose, str) for dose in doses):
+        fits = len(labels) == len(doses) or 1 in (len(labels), len(doses))
+        if not fits or not any(isinstance(dose, str) for dose in doses):
             return dict(given)
         pairs = list(np.broadcast(labels, doses))
-        found = {pair: self._as_written(*pair) for pair in dict.fromkeys(pairs)}
+        # a dose that is asked for of all cells is not the control's, whose own is settled later
+        lenient = len(doses) == 1 < len(labels)
+        found = {
+            (label, dose): self._as_written(label, dose, lenient)
+            for label, dose in dict.fromkeys(pairs)
+        }
         alone = not any(self.per_cell(name, given[name]) for name in ("perturbation", "dose"))
         return {**given, "dose": found[pairs[0]] if alone else [found[pair] for pair in pairs]}
 
-    def _as_written(self, label: Any, dose: Any) -> float | str:
+    def _as_written(self, label: Any, dose: Any, lenient: bool) -> float | str:
         """Return doses in the order in which the members of the set are written in the frame."""
-        own = self.doses_of(str(label), dose)
         parts = self.members_of(self._canonical(label))
-        doses = [own[part] for part in parts] or levels("dose", dose, self.separator)
-        return written(doses, self.separator)
+        if not parts and lenient:
+            return levels("dose", dose, self.separator)[0]
+        own = self.doses_of(str(label), dose)
+        return written([own[part] for part in parts], self.separator) if parts else float(dose)
 
     def parse(self, argument: str, values: Any) -> pd.DataFrame:
         if argument == "dose" and self.dose is not None:
@@ -205,8 +218,18 @@ class PerturbationSet(Condition):
         values = labels.astype(object).map(lambda label: self.originals.get(label, label))
         categories = [*self.originals.values(), *new]
         adata.obs[self.column] = pd.Categorical(values, categories=categories)
-        if self.dose is not None:
-            self.dose.write(frame, adata)
+        if self.dose is None:
+            return
+        if self.dose.repeated:
+            size = {label: len(self.members_of(str(label))) for label in labels.dropna().unique()}
+            doses = [
+                self.separator.join([as_text(dose)] * size[label])
+                if isinstance(dose, float) and size.get(label, 0) > 1
+                else dose
+                for label, dose in zip(labels, frame["dose"], strict=True)
+            ]
+            frame = frame.assign(dose=pd.Series(doses, dtype=object, index=frame.index))
+        self.dose.write(frame, adata)
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
         labels = pd.Categorical(frame["perturbation"])

@@ -253,7 +253,8 @@ class PerturbingMixin(PerturbationTrainingMixin):
         """Return what shifts say of each cell's perturbation and dose, ``(n, size)``."""
         shifts = Shifts.from_plain(self._perturbation_condition(), self.shifts_)
         labels = frame["perturbation"].astype(str)
-        doses = frame["dose"] if "dose" in frame else np.full(len(frame), np.nan)
+        # one NaN is not another, but itself
+        doses = frame["dose"] if "dose" in frame else [np.nan] * len(frame)
         pairs = list(zip(labels, doses, strict=True))
         found = {
             (label, dose): what(shifts, *shifts.perturbation.keyed(label, dose))

@@ -78,7 +78,8 @@ def _perturbation_and_dose(
     dose = None
     if column := setup["dose_key"]:
         state = fields[KEYS.DOSE]["state_registry"]
-        dose = Dose("dose", column, **state, separator=setup.get("perturbation_separator", "+"))
+        separator = setup.get("perturbation_separator", "+") if setup["perturbation_key"] else None
+        dose = Dose("dose", column, **state, separator=separator)
     if setup["perturbation_key"]:
         labels = list(fields[KEYS.PERTURBATION]["state_registry"]["observed"])
         yield PerturbationSet(

@@ -133,7 +133,11 @@ class ScreeningMixin:
             raise ValueError("`doses` is empty; leave it out, or give at least one.")
         # before any compute
         condition.parse("perturbation", list(perturbations))
-        return [(label, dose) for label in perturbations for dose in levels]
+        tried = [(label, dose) for label in perturbations for dose in levels]
+        for label, dose in tried:
+            if isinstance(dose, str):
+                condition.doses_of(str(label), dose)
+        return tried
 
     def _target(
         self,

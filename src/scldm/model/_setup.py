@@ -13,13 +13,13 @@ from scvi.data.fields import BaseAnnDataField
 
 from ._array_fields import CoordinatesField, VectorField
 from ._choices import names_by, text
+from ._dose_field import DoseField
 from ._embeddings import EmbeddingsField
 from ._fields import (
     CategoricalCovariatesField,
     CategoryField,
     ContinuousCovariatesField,
     CountsField,
-    DoseField,
     LibrarySizeField,
     NumberField,
 )
@@ -121,7 +121,7 @@ def condition_fields(setup: Mapping[str, Any]) -> list[BaseAnnDataField]:
             KEYS.DOSE,
             setup["dose_key"],
             "dose_key",
-            setup["perturbation_separator"],
+            None if perturbation is None else setup["perturbation_separator"],
             perturbation,
             partial(doses_of, str(control), setup["perturbation_separator"]),
         ),

@@ -122,13 +122,18 @@ class Shifts:
         if label == self.perturbation.control:
             known = next(iter((*self.curves.values(), *self.points.values())))
             return np.zeros(known[1].shape[1])
-        if label in self.curves and not isinstance(dose, tuple):
+        if label in self.curves and label not in self.points and not isinstance(dose, tuple):
             return self._on_curve(*self.curves[label], dose)
         parts = self.perturbation.members_of(label)
         doses = np.broadcast_to(dose, len(parts)).astype(float)
-        if label in self.curves or label in self.points:
+        present = doses != 0
+        if 0 < present.sum() < len(parts) and self._zero_is_none(parts):
+            left = [part for part, own in zip(parts, present, strict=True) if own]
+            return self.at(self.perturbation.separator.join(left), tuple(doses[present]))
+        if label in self.points:
             return self._between_points(label, parts, doses)
-        factor = self.interaction if len(parts) > 1 else 1.0
+        if label in self.curves:
+            return self._beside_curve(label, parts, doses)
         missing = [part for part in parts if part not in self.curves]
         embeddings = self.perturbation.embeddings
         if missing and embeddings is None:
@@ -140,7 +145,9 @@ class Shifts:
             self._guess(part, own, embeddings) if part in missing else self.at(part, own)
             for part, own in zip(parts, doses, strict=True)
         ]
-        return factor * np.sum(changes, axis=0)
+        factor = self.interaction if len(parts) > 1 else 1.0
+        evenness = self._evenness(doses)
+        return (factor if evenness == 1 else 1 + evenness * (factor - 1)) * np.sum(changes, axis=0)
 
     def known_share(self, label: str, dose: Doses = np.nan) -> float:
         """Return how far a dose is from none, on the way to the lowest that was seen, from 0 to 1.
@@ -170,7 +177,8 @@ class Shifts:
             return self._seen(label, len(parts))[0].min(axis=0)
         if len(parts) > 1:
             return np.concatenate([self._lowest(part) for part in parts])
-        return np.array([min(doses[0] for doses, _ in self.curves.values())])
+        every = (*self.curves.values(), *self.points.values())
+        return np.array([min(doses.min() for doses, _ in every)])
 
     def _seen(self, label: str, n_members: int) -> Points:
         """Return all that was seen of a combination, with members at one dose or at several."""
@@ -186,25 +194,50 @@ class Shifts:
         return np.concatenate(doses), np.concatenate(changes)
 
     def _between_points(self, label: str, parts: list[str], doses: np.ndarray) -> np.ndarray:
-        """Return the change by a combination that was seen, with members at any doses.
+        """Return the change by a combination that was seen with members at different doses.
 
         What it has beyond the sum of its members is averaged over what was seen, weighted by inverse
-        squared distance of doses (Shepard 1968). With a member at dose zero nothing is beyond the sum.
+        squared distance of doses (Shepard 1968); with a member at dose zero it is nothing.
         """
         seen, changes = self._seen(label, len(parts))
         if np.isnan(doses).any():
             return changes.mean(axis=0)
         total = np.zeros(changes.shape[1])
         scaled, known = self._scaled(doses), self._scaled(seen)
-        if all(part in self.curves for part in parts):
+        without = np.zeros((1, len(parts)))
+        if self._all_alone(parts):
             total = self._sum(parts, doses)
             changes = changes - [self._sum(parts, own) for own in seen]
             without = np.where(np.eye(len(parts), dtype=bool), 0.0, scaled)
+        if (seen > 0).all():
             known = np.concatenate([known, without])
-            changes = np.concatenate([changes, np.zeros((len(parts), changes.shape[1]))])
+            changes = np.concatenate([changes, np.zeros((len(without), changes.shape[1]))])
         distance = np.square(known - scaled).sum(axis=1)
         weight = distance == 0 if (distance == 0).any() else 1 / distance
         return total + np.average(changes, axis=0, weights=weight)
+
+    def _beside_curve(self, label: str, parts: list[str], doses: np.ndarray) -> np.ndarray:
+        """Return the change by a combination that was seen with members at the same doses only."""
+        middle = float(self._unscaled(self._scaled(doses).mean()))
+        change = self._on_curve(*self.curves[label], middle)
+        if not self._all_alone(parts):
+            return change
+        beyond = change - self._sum(parts, np.full(len(parts), middle))
+        return self._sum(parts, doses) + self._evenness(doses) * beyond
+
+    def _evenness(self, doses: np.ndarray) -> float:
+        """Return 1 where members have the same dose, and down to 0 where one has none."""
+        scaled = np.abs(self._scaled(doses))
+        same = np.isnan(doses).any() or np.ptp(doses) == 0
+        return 1.0 if same else float(scaled.min() / scaled.mean())
+
+    def _all_alone(self, parts: Sequence[str]) -> bool:
+        """Say whether each member of a combination was seen alone."""
+        return all(part in self.curves for part in parts)
+
+    def _zero_is_none(self, parts: Sequence[str]) -> bool:
+        """Say whether a dose of zero is none of a perturbation, which it is not on a scale of logarithms."""
+        return all(self._lowest(part).min() > 0 for part in parts)
 
     def _sum(self, parts: Sequence[str], doses: np.ndarray) -> np.ndarray:
         """Return the sum of the changes by members, each at its dose."""
@@ -214,6 +247,11 @@ class Shifts:
         """Return doses on the scale on which the network sees them."""
         scale = self.perturbation.dose
         return np.arcsinh(dose / (1.0 if scale is None else scale.unit))
+
+    def _unscaled(self, value: Any) -> Any:
+        """Return the doses of values on that scale."""
+        scale = self.perturbation.dose
+        return np.sinh(value) * (1.0 if scale is None else scale.unit)
 
     def to_plain(self) -> dict[str, Any]:
         """Return what :meth:`from_plain` takes."""

@@ -85,8 +85,7 @@ def differential_expression(
             f"`perturbed` has {a.shape[1]} genes, `control` {b.shape[1]} and `genes` {len(names)}."
         )
     if source is not None:
-        own = source if control_source is None else control_source
-        a, b = _paired(a, b, np.asarray(source), np.asarray(own))
+        a, b = _paired(a, b, source, control_source)
     elif control_source is not None:
         raise ValueError("`control_source` goes with `source`, which is not given.")
     for name, cells in (("perturbed", a), ("control", b)):
@@ -99,6 +98,10 @@ def differential_expression(
             t, p = stats.ttest_ind(a, b, equal_var=False)
         else:
             t, p = stats.ttest_rel(a, b)
+            # differences that are the same but for rounding have no test either
+            size = np.maximum(np.abs(a), np.abs(b)).max(axis=0)
+            flat = np.std(a - b, axis=0) <= 1e-9 * size
+            t, p = np.where(flat, np.nan, t), np.where(flat, np.nan, p)
     p = np.where(np.isnan(p), 1.0, p)
     table = pd.DataFrame(
         {
@@ -116,18 +119,28 @@ def differential_expression(
     return table.iloc[order]
 
 
-def _paired(a: Array, b: Array, source: NDArray, other: NDArray) -> tuple[Array, Array]:
+def _paired(
+    a: Array, b: Array, source: ArrayLike, control_source: ArrayLike | None
+) -> tuple[Array, Array]:
     """Return the means of what was made of each control cell, on both sides."""
-    for name, cells, names in (("source", a, source), ("control_source", b, other)):
-        if names.shape != (len(cells),):
+    if control_source is None and len(a) != len(b):
+        raise ValueError(
+            f"`control_source` is needed: `perturbed` has {len(a)} cells and `control` {len(b)}."
+        )
+    sides = []
+    other = source if control_source is None else control_source
+    for name, cells, given in (("source", a, source), ("control_source", b, other)):
+        names = np.asarray(given)
+        if names.shape != (len(cells),) or pd.isna(names).any():
             raise ValueError(
-                f"`{name}` has shape {names.shape}, but must name a control cell for each of "
-                f"{len(cells)} cells."
+                f"`{name}` has shape {names.shape} and {int(pd.isna(names).sum())} missing values, but "
+                f"must name a control cell for each of {len(cells)} cells."
             )
-    known, at = np.unique(source, return_inverse=True)
-    if not np.array_equal(known, np.unique(other)):
+        sides.append(names.astype(str))
+    known, at = np.unique(sides[0], return_inverse=True)
+    if not np.array_equal(known, np.unique(sides[1])):
         raise ValueError("`source` and `control_source` must name the same control cells.")
-    of_b = np.searchsorted(known, other)
+    of_b = np.searchsorted(known, sides[1])
     means = []
     for cells, places in ((a, at), (b, of_b)):
         share = 1 / np.bincount(places)[places]
