@@ -206,7 +206,6 @@ def neighbourhood_composition(
     second = as_labels(predicted_types, len(others), "predicted_types")
     k = whole(n_neighbors, "n_neighbors")
     names, codes = np.unique(np.concatenate([first, second]), return_inverse=True)
-    kinds = np.eye(len(names))[codes]
     of_true, of_predicted = _sections(groups, predicted_groups, len(places), len(others))
     distance = np.empty(len(places))
     for section in np.unique(of_true):
@@ -216,14 +215,17 @@ def neighbourhood_composition(
             raise ValueError(
                 f"`n_neighbors={k}` must not exceed the cells{within}, {len(here)} and {len(there)}."
             )
-        shares = [
-            types[cKDTree(points).query(places[here], k=list(range(1, k + 1)))[1]].mean(axis=1)
+        near = [
+            types[cKDTree(points).query(places[here], k=list(range(1, k + 1)))[1]]
             for points, types in (
-                (places[here], kinds[: len(first)][here]),
-                (others[there], kinds[len(first) :][there]),
+                (places[here], codes[: len(first)][here]),
+                (others[there], codes[len(first) :][there]),
             )
         ]
-        distance[here] = np.abs(shares[0] - shares[1]).sum(axis=1) / 2
+        distance[here] = sum(
+            np.abs((near[0] == c).mean(axis=1) - (near[1] == c).mean(axis=1)) / 2
+            for c in range(len(names))
+        )
     return float(distance.mean())
 
 

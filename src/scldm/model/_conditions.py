@@ -102,9 +102,9 @@ class Condition(ABC):
     def only(self, encoded: np.ndarray, named: Collection[str], kept: str | None) -> np.ndarray:
         """Return encoded values without the parts that are named, but for one that is kept.
 
-        NaN, no value, where nothing is left of what was there.
+        NaN, no value, where nothing is left of what was there; a value without parts stays as it is.
         """
-        raise NotImplementedError
+        return encoded
 
     @abstractmethod
     def embedder(self, width: int) -> nn.Module:

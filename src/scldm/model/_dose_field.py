@@ -64,7 +64,7 @@ class DoseField(NumberField):
 
     def validate_field(self, adata: AnnData) -> None:
         values = self._column(adata)
-        if not values.map(type).eq(str).any():
+        if not _is_text(values):
             numbers = as_numbers(values, self.argument, str(self.user_key))
         else:
             means = {text: np.mean(doses) for text, doses in self._texts(values).items()}
@@ -79,7 +79,7 @@ class DoseField(NumberField):
     def register_field(self, adata: AnnData) -> dict:
         state = super().register_field(adata)
         values = self._column(adata)
-        if not values.map(type).eq(str).any():
+        if not _is_text(values):
             doses = values.to_numpy(float)
             state["dtype"] = str(values.dtype)
         else:
@@ -95,3 +95,7 @@ class DoseField(NumberField):
         unit = float(sizes.min()) if sizes.size else 1.0
         mean, spread = moments(np.arcsinh(doses / unit))
         return state | {"mean": mean, "spread": spread, "unit": unit}
+
+
+def _is_text(values: pd.Series) -> bool:
+    return values.dtype == object and any(isinstance(value, str) for value in values.unique())

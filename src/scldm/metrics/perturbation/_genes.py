@@ -48,7 +48,7 @@ def differential_expression(
 ) -> pd.DataFrame:
     """Which genes a perturbation changes, by a t-test on log-normalised cells.
 
-    Between two independent samples of measured cells Welch's test is what it says. Predicted cells come
+    Two samples of measured cells are independent, which Welch's test takes them for. Predicted cells come
     as many as one asks for, and from the cells that they are compared with: give ``source``, and each
     control cell counts once, by the difference of the means of what was made of it. Where nothing
     changes, such p-values are uniform; small ones say that the model predicts a change, not that the
