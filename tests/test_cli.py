@@ -87,6 +87,7 @@ def test_help_names_all_commands(capsys):
         ["generate", "model", "--out", "x", "--condition", "B"],
         ["generate", "model", "--out", "x", "--condition", "cell_type="],
         ["generate", "model", "--out", "x", "--condition", "dose=high"],
+        ["generate", "model", "--out", "x", "--condition", "dose=1abc"],
     ],
 )
 def test_wrong_arguments_exit_with_2(argv, capsys):
@@ -106,6 +107,8 @@ def test_conditions():
         ("perturbation", "A+B"),
         ("batch", "a=b"),
     ]
+    args = parse(*("generate", "model", "--out", "x", "--condition", "dose=.5+10."))
+    assert args.condition == [("dose", ".5+10.")]
 
 
 def test_train_hands_on_what_was_given_and_no_more(asked, files, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -47,6 +48,8 @@ RULER: dict[str, type] = {
     "n_jobs": int,
 }
 NUMERIC_CONDITIONS = ("dose", "time")
+_DOSES = re.compile(r"\.?\d.*\d\.?")
+"""Doses of a combination's members, whatever its separator is, which only the model knows."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -180,8 +183,7 @@ def _condition(text: str) -> tuple[str, str | float]:
     try:
         return name, float(value)
     except ValueError:
-        if name == "dose" and value.lstrip(".")[:1].isdigit():
-            # one for each member of a combination
+        if name == "dose" and _DOSES.fullmatch(value):
             return name, value
         raise argparse.ArgumentTypeError(f"{name} must be a number, not {value!r}") from None
 

@@ -325,12 +325,8 @@ class GenerationMixin:
         if order.student is not None:
             denoiser = diffusion.student
         else:
-            guidance = order.guidance
-            denoiser = diffusion.denoiser(
-                **guidance.settings,
-                negative=self._on_device(guidance.negative, rows),
-                parts={name: self._on_device(own, rows) for name, own in guidance.parts.items()},
-            )
+            guidance = order.guidance.of_block(lambda encoded: self._on_device(encoded, rows))
+            denoiser = diffusion.denoiser(**guidance)
         encoded = self._on_device(order.request.encoded, rows)
         with keeping_signals(order.signals):
             z, log_library = diffusion.sample(

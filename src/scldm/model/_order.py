@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from scldm._version import __version__
 from scldm.diffusion import SAMPLERS, Euler, Sampler
@@ -68,6 +69,11 @@ class Guidance:
     def settings(self) -> dict[str, Any]:
         """What the guided denoiser takes, but for the negative conditions."""
         return {"scale": self.scale, "interval": self.interval, "rescale": self.rescale}
+
+    def of_block(self, tensors: Callable[[dict[str, np.ndarray]], dict[str, Tensor]]) -> dict:
+        """Return all that the guided denoiser takes; ``tensors`` picks the rows of a block."""
+        parts = {name: tensors(encoded) for name, encoded in self.parts.items()}
+        return self.settings | {"negative": tensors(self.negative), "parts": parts}
 
     def record(self) -> dict[str, Any]:
         """Return what to write beside the cells."""
