@@ -21,7 +21,8 @@ FAMILIES: dict[str, Generator] = {
     "genes_10x": GeneSpaceDiffusion(10.0, ", 10x time"),
     "vq": Ours("scldm, vector-quantised", autoencoder="vq"),
     "adversarial": Ours("scldm, adversarial term", adversarial_weight=1.0),
-    "one_layer": Ours("scldm, one layer", n_layers=1),
+    "no_thinning": Ours("scldm, no thinning", thinning=0.0),
+    "one_layer": Ours("scldm, one layer, no thinning", n_layers=1, thinning=0.0),
     "fine_tuned": Ours("scldm, fine-tuned jointly", fine_tuned=True),
 }
 """Families by short name."""

@@ -12,6 +12,7 @@ QUIET = {"enable_progress_bar": False}
 SMALL = {"n_hidden": 16, "n_latent": 4, "width": 16, "depth": 1}
 VARIANTS = {
     "free bits": {"free_bits": 0.3},
+    "all counts seen": {"thinning": 0.0},
     "codes": {"autoencoder": "vq", "n_codes": 8, "code_dims": 2},
     "adversarial": {"adversarial_weight": 5.0},
     "all of it": {"autoencoder": "vq", "adversarial_weight": 5.0, "gene_likelihood": "zinb"},
@@ -40,6 +41,23 @@ def test_each_variant_trains_generates_and_loads(registered, tmp_path, name):
         loaded.get_latent_representation(), model.get_latent_representation(), atol=1e-6
     )
     loaded.train(max_epochs=1, max_steps=5, **QUIET)
+
+
+def test_stage_1_is_trained_on_thinned_counts_and_no_other_stage(registered, monkeypatch):
+    model = SCLDM(registered, **SMALL, thinning=0.7)
+    own, asked = model.module.autoencoder._regular_inference, []
+
+    def watched(*args, thinning=0.0, **kwargs):
+        asked.append((model.module.autoencoder.training, thinning))
+        return own(*args, thinning=thinning, **kwargs)
+
+    monkeypatch.setattr(model.module.autoencoder, "_regular_inference", watched)
+    model.train_autoencoder(max_epochs=2, train_size=0.8, validation_size=0.2, **QUIET)
+    assert set(asked) == {(True, 0.7), (False, 0.0)}
+    asked.clear()
+    model.train_diffusion(max_steps=2, **QUIET)
+    model.fine_tune(max_steps=2, **QUIET)
+    assert {thinning for _, thinning in asked} == {0.0}
 
 
 @pytest.fixture
@@ -115,6 +133,7 @@ def test_decoded_latents_are_snapped(quantised):
         ({"autoencoder": "gan"}, "`autoencoder='gan'` is not known. Known: "),
         ({"free_bits": -1}, "`free_bits=-1` must be a finite number of 0 or more"),
         ({"free_bits": True}, "`free_bits=True` must be"),
+        ({"thinning": 1.5}, "`thinning=1.5` must be"),
         ({"kl_weight": float("nan")}, "`kl_weight=nan` must be"),
         ({"adversarial_weight": "1"}, "`adversarial_weight='1'` must be"),
         ({"n_codes": 8}, "`n_codes=8` needs `autoencoder='vq'`, not 'vae'"),

@@ -107,6 +107,48 @@ def test_free_bits_hold_the_kl_term_of_each_latent_up():
     torch.testing.assert_close(loss.kl_local_sum / 32, kl.sum())
 
 
+def _spread_of_alike_cells(thinning):
+    """Return how much decoded expression differs between cells that only chance tells apart."""
+    torch.manual_seed(0)
+    module = CountAutoencoder(n_input=20, n_batch=1, n_latent=4, gene_likelihood="poisson")
+    options = {"inference_kwargs": {"thinning": thinning}, "loss_kwargs": {"kl_weight": 0.01}}
+    x = torch.poisson(torch.full((200, 20), 3.0))
+    zeros = torch.zeros(200, 1).long()
+    minibatch = {"X": x, "batch": zeros, "labels": zeros}
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
+    for _ in range(300):
+        loss = module(minibatch, **options)[2].loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    module.eval()
+    with torch.no_grad():
+        mean, _, log_library = module.encode(minibatch)
+        return module.decode(mean, log_library, zeros).rate.log().std(0).mean()
+
+
+def test_from_thinned_counts_latents_learn_less_of_chance():
+    assert _spread_of_alike_cells(0.8) < 0.7 * _spread_of_alike_cells(0.0)
+
+
+def test_thinned_counts_are_the_encoder_s_alone():
+    torch.manual_seed(0)
+    minibatch = _minibatch()
+    module = CountAutoencoder(n_input=4, n_batch=1, gene_likelihood="nb")
+    seen = []
+    module.z_encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0].expm1()))
+    thinned = {"inference_kwargs": {"thinning": 0.8}}
+    sizes = [module(minibatch, **thinned)[0]["library"] for _ in range(400)]
+    shown = torch.stack(seen)
+    x = minibatch["X"]
+    assert not torch.equal(shown[0], shown[1])
+    # in the mean the encoder sees what there is, and the decoder makes all of it
+    torch.testing.assert_close(shown.mean(0), x, rtol=0.15, atol=0.5)
+    assert all(torch.equal(size, x.sum(1, keepdim=True).log()) for size in sizes)
+    module(minibatch)
+    torch.testing.assert_close(seen[-1], x)
+
+
 @pytest.mark.parametrize("log_theta", [-200.0, 200.0])
 @pytest.mark.parametrize("dispersion", ["gene", "gene-batch", "gene-label", "gene-cell"])
 def test_dispersions_beyond_single_precision_have_a_likelihood(dispersion, log_theta):

@@ -160,6 +160,7 @@ def building():
         **TINY,
         "n_layers": 1,
         "dropout_rate": 0.1,
+        "thinning": 0.5,
         "gene_likelihood": "nb",
         "dispersion": "gene",
         "kl_weight": 0.1,

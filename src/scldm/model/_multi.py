@@ -141,7 +141,7 @@ class MultiLDM(
         self.layout = layout_of(self.registry_)
         self.recipe = Recipe.for_cells(self.summary_stats["n_cells"])
         self.kl_weight = weight("kl_weight", kl_weight, self.recipe.kl_weight)
-        self.adversarial_weight = 0.0
+        self.adversarial_weight = self.thinning = 0.0
         width = positive("width", width, self.recipe.width)
         self.conditions = conditions_from_registry(self.registry_)
         likelihoods = {

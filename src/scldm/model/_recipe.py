@@ -16,7 +16,7 @@ class Recipe:
 
     Parameters
     ----------
-    n_latent, n_hidden, n_layers, dropout_rate
+    n_latent, n_hidden, n_layers, dropout_rate, thinning
         Of the autoencoder.
     kl_weight
         Weight of its KL term.
@@ -32,6 +32,7 @@ class Recipe:
     n_hidden: int
     n_layers: int
     dropout_rate: float
+    thinning: float
     kl_weight: float
     max_epochs: int
     width: int
@@ -54,6 +55,7 @@ class Recipe:
             # the nearer a decoder is to a linear one, the more a step in latents does what it did elsewhere
             n_layers=1 if moved else 2,
             dropout_rate=0.1,
+            thinning=0.8,
             kl_weight=0.1,
             max_epochs=int(max(10, min(400, round(400_000 / n_cells)))),
             width=128,

@@ -93,6 +93,9 @@ class SCLDM(
         perturbation are registered.
     dropout_rate
         Dropout in the encoder.
+    thinning
+        Largest share of a cell's counts that are kept from the encoder in training, so that latents
+        tell what a cell is and not what chance did to its counts; 0 shows it all of them.
     gene_likelihood
         Distribution of a count: negative binomial, zero-inflated negative binomial, or Poisson.
     dispersion
@@ -169,6 +172,7 @@ class SCLDM(
         n_hidden: int | None = None,
         n_layers: int | None = None,
         dropout_rate: float | None = None,
+        thinning: float | None = None,
         gene_likelihood: Literal["nb", "zinb", "poisson"] = "nb",
         dispersion: Literal["gene", "gene-batch", "gene-label", "gene-cell"] = "gene-cell",
         kl_weight: float | None = None,
@@ -208,6 +212,7 @@ class SCLDM(
         kl_weight = weight("kl_weight", kl_weight, recipe.kl_weight_of(autoencoder))
         width = positive("width", width, recipe.width)
         self.kl_weight = kl_weight
+        self.thinning = share("thinning", thinning, recipe.thinning)
         self.adversarial_weight = weight("adversarial_weight", adversarial_weight)
         self.conditions = conditions_from_registry(self.registry_, dispersion == "gene-label")
         stage_1 = build_autoencoder(

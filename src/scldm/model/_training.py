@@ -219,7 +219,7 @@ class TrainingMixin(LoadingMixin):
             )
         if not self.autoencoder_trained_:
             self._start_autoencoder(data.train_idx)
-        plan_kwargs = {"max_kl_weight": self.kl_weight, **plan_kwargs}
+        plan_kwargs = {"max_kl_weight": self.kl_weight, "thinning": self.thinning, **plan_kwargs}
         if self.adversarial_weight:
             plan_kwargs = {"adversarial_weight": self.adversarial_weight, **plan_kwargs}
         plan = kind(self.module.autoencoder, **plan_kwargs)

@@ -102,6 +102,25 @@ class CountAutoencoder(VAE):
             # scvi-tools takes the exponential of what this head returns
             self.decoder.px_r_decoder.register_forward_hook(_bound_output)
 
+    def _regular_inference(
+        self, x: Tensor, *args: Any, thinning: float = 0.0, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Encode as :meth:`scvi.module.VAE.inference` does, all counts or some of them.
+
+        Parameters
+        ----------
+        thinning
+            Largest share of a cell's counts that the encoder is not shown; drawn for each cell.
+        """
+        if not thinning:
+            return super()._regular_inference(x, *args, **kwargs)
+        shown = 1 - thinning * torch.rand(len(x), 1, device=x.device)
+        seen = torch.binomial(x, shown.expand_as(x)) / shown
+        outputs = super()._regular_inference(seen, *args, **kwargs)
+        # the decoder is to make all counts, seen or not
+        library = x.sum(1, keepdim=True).log().expand_as(outputs[MODULE_KEYS.LIBRARY_KEY])
+        return outputs | {MODULE_KEYS.LIBRARY_KEY: library}
+
     def generative(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Decode as :meth:`scvi.module.VAE.generative` does."""
         if self.dispersion != "gene-cell":

@@ -72,8 +72,18 @@ class AutoencoderPlan(TrainingPlan):
         Steps over which that weight grows from 0.
     weight_decay, eps
         Of AdamW.
+    thinning
+        Largest share of a cell's counts that are kept from the encoder, which the decoder has to
+        explain all the same; the share is drawn for each cell, anew at each step. What an encoder sees
+        is part signal and part chance, and latents that know the chance hand it on to all that is made
+        from them.
     rehearsal
         Cells that the model made before, whose counts its decoder is to go on giving.
+
+    References
+    ----------
+    Batson, Royer and Webber (2019), *Molecular cross-validation for single-cell RNA-seq*, bioRxiv
+    786269 (signal is what one part of a cell's molecules tells of the others).
     """
 
     module: CountAutoencoder
@@ -88,6 +98,7 @@ class AutoencoderPlan(TrainingPlan):
         n_steps_kl_warmup: int = 400,
         weight_decay: float = 1e-6,
         eps: float = 0.01,
+        thinning: float = 0.0,
         rehearsal: Rehearsal | None = None,
     ) -> None:
         super().__init__(
@@ -99,12 +110,15 @@ class AutoencoderPlan(TrainingPlan):
             weight_decay=weight_decay,
             eps=eps,
         )
+        self.thinning = thinning
         self.rehearsal = rehearsal
         by_kind = 3e-3 if module.dispersion == "gene-cell" else 3e-2
         self.dispersion_lr = by_kind if dispersion_lr is None else dispersion_lr
 
     def forward(self, batch: dict[str, Tensor], **kwargs: Any) -> Any:
         """Run the autoencoder and, in training, add the loss on cells that it made before."""
+        if self.thinning and self.training:
+            kwargs["inference_kwargs"] = {"thinning": self.thinning}
         inference, generative, loss = super().forward(batch, **kwargs)
         if self.rehearsal is not None and self.training:
             further = self.rehearsal.decoding_loss(self.module, _REHEARSED)
