@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scvi
 import torch
 
 from scldm import SCLDM
@@ -121,6 +122,7 @@ def test_effects_follow_their_seed_alone(trained):
 
 @pytest.mark.parametrize("schedule", ["vp_cosine", "ve"])
 def test_effects_of_a_network_that_predicts_noise(adata, schedule):
+    scvi.settings.seed = 0
     SCLDM.setup_anndata(adata, layer="counts", cell_type_key="type")
     model = SCLDM(
         adata,
