@@ -114,8 +114,10 @@ def _asks(task: Task, model: SCLDM) -> dict[str, Callable[[], ad.AnnData]]:
     where = task.asked
     if task.call == "impute_sections":
         depth = float(where[0, 2])
+        own = {"z": depth, "coordinates": where[:, :2], **settings}
         return {
-            "scldm": lambda: model.impute_sections(z=depth, coordinates=where[:, :2], **settings)
+            "scldm": lambda: model.impute_sections(**own),
+            "scldm, depth as asked": lambda: model.impute_sections(adjacent=False, **own),
         }
     if task.sections is not None:
         settings["batch"] = task.column(task.sections, asked=True)

@@ -199,7 +199,7 @@ class Copies(SpatialMethod):
 
     def latents(self, job):
         self.features = job.known.features
-        return np.repeat(job.latents[: len(job.asked)], job.n_samples, axis=0)
+        return job.latents[job.rows]
 
 
 def test_types_are_drawn_from_their_probabilities(model, hole):
@@ -520,7 +520,7 @@ def test_a_section_between_sections_is_of_one_batch(stack):
     x = stack.adata.obsm["spatial_3d"]
     depths = np.unique(x[:, 2])
     z = depths[0] + np.array([0.4, 0.5, 0.6, 1.4]) * (depths[1] - depths[0])
-    new = stack.impute_sections(z=z, seed=0, steps=1)
+    new = stack.impute_sections(z=z, adjacent=False, seed=0, steps=1)
     batches = new.obs["section"].astype(str).groupby(new.obsm["spatial_3d"][:, 2]).unique()
     assert [len(names) for names in batches] == [1] * 4
     assert batches.iloc[0][0] == "section_1" and batches.iloc[2][0] == "section_2"
@@ -608,7 +608,7 @@ def test_own_methods(model, hole):
     class First(SpatialMethod):
         def latents(self, job):
             assert job.known.features.shape == job.latents.shape
-            return np.repeat(job.latents[:1], len(job.asked) * job.n_samples, axis=0)
+            return np.repeat(job.latents[:1], len(job.rows), axis=0)
 
         def record(self, job):
             return {"who": "first"}
@@ -858,13 +858,57 @@ def test_sections_between_sections(stack):
     again = stack.impute_sections(z=z, seed=0, steps=1)
     assert (again.X != new.X).nnz == 0
     plane = x[:5, :2]
-    one = stack.impute_sections(z=z[0], coordinates=plane, seed=0, n_samples=2, return_mean=True)
+    one = stack.impute_sections(
+        z=z[0], coordinates=plane, adjacent=False, seed=0, n_samples=2, return_mean=True
+    )
     np.testing.assert_array_equal(one.obsm["spatial_3d"], np.column_stack([plane, [z[0]] * 5]))
     same = impute(stack, one.obsm["spatial_3d"], steps=None, n_samples=2, return_mean=True)
     np.testing.assert_array_equal(np.asarray(one.X), np.asarray(same.X))
     # some of the cells, in one section
     rows = np.flatnonzero(stack.adata.obsm["spatial_3d"][:, 2] == depths[0])[:60]
     assert stack.impute_sections(z=z[0], indices=rows, seed=0, steps=1).n_obs == 60
+
+
+def test_cells_between_sections_are_as_in_one_of_them(stack):
+    x = stack.adata.obsm["spatial_3d"]
+    depths = np.unique(x[:, 2])
+    z = depths[0] + 0.3 * (depths[1] - depths[0])
+    plane = stack.propose_places(z=z, seed=0)[:, :2]
+    ask = {"coordinates": plane, "n_samples": 20, "seed": 0, "steps": 5}
+    new = stack.impute_sections(z=z, **ask)
+    assert (new.obsm["spatial_3d"] == np.column_stack([plane, [z] * 100]).repeat(20, axis=0)).all()
+    assert (new.obs["place"].to_numpy() == np.arange(100).repeat(20)).all()
+    section = new.obs["section"].astype(str).to_numpy()
+    assert set(section) == {"section_1", "section_2"}
+    assert (section == "section_2").mean() == pytest.approx(0.3, abs=0.04)
+    # each cell is the one that would have been drawn in its section
+    for depth, name in zip(depths, ("section_1", "section_2"), strict=False):
+        there = stack.impute_sections(z=depth, **ask)
+        rows = section == name
+        np.testing.assert_array_equal(new.obsm["X_scldm"][rows], there.obsm["X_scldm"][rows])
+    mean = stack.impute_sections(z=z, return_mean=True, **ask)
+    drawn = new.X.toarray().reshape(100, 20, -1).mean(axis=1)
+    off = (drawn - mean.X) / (mean.layers["spread"] / np.sqrt(20))
+    # of the same latents, so that no more than counting sets them apart
+    assert 0.3 < np.sqrt(np.square(off).mean()) < 1.05
+
+
+def test_beyond_the_outer_sections_cells_are_as_in_them(stack):
+    x = stack.adata.obsm["spatial_3d"]
+    for depth, off in ((x[:, 2].min(), -1.0), (x[:, 2].max(), 1.0)):
+        plane = x[x[:, 2] == depth][:9, :2] + 1.0
+        there, beyond = (
+            stack.impute_sections(z=z, coordinates=plane, seed=0, steps=1)
+            for z in (depth, depth + off)
+        )
+        assert (there.X != beyond.X).nnz == 0
+
+
+def test_only_in_a_stack_are_there_adjacent_sections(model, hole):
+    with pytest.raises(ValueError, match="`adjacent` needs cells in sections of a stack"):
+        impute(model, hole, adjacent=True)
+    with pytest.raises(ValueError, match="`adjacent='yes'` must be True or False"):
+        impute(model, hole, adjacent="yes")
 
 
 def test_neighbours_of_other_sections_count(stack):

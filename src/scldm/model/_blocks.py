@@ -26,6 +26,7 @@ class Stream(IntEnum):
     COUNTS = 2
     POSTERIOR = 3
     PROBES = 4
+    SECTIONS = 5
 
 
 def generator(

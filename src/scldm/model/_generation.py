@@ -187,7 +187,15 @@ class GenerationMixin:
         # for arguments that sampling methods have or may come to have
         names |= {"adata", "cells", "coordinates", "indices", "method", "n_samples", "out"}
         names |= {"start", "end", "times", "neighbours", "factor", "conserve", "reference"}
-        names |= {"z", "library_size", "return_mean", "return_dist", "source", "target"}
+        names |= {
+            "z",
+            "adjacent",
+            "library_size",
+            "return_mean",
+            "return_dist",
+            "source",
+            "target",
+        }
         taken = inspect.signature(GenerationMixin.generate).parameters
         return names | set(taken) - {"self", "conditions"}
 

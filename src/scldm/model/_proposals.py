@@ -132,13 +132,6 @@ class ProposalsMixin:
             return places
         return np.column_stack([places, np.full(len(places), level)])
 
-    def _check_stacked(self, argument: str) -> None:
-        if not self._tissue().stacked:
-            raise ValueError(
-                f"`{argument}` needs cells in sections of a stack: coordinates with a third column that "
-                "has one value for each section."
-            )
-
 
 def _level_of(x: np.ndarray) -> float | None:
     """Return the third coordinate of places in a plane, or ``None`` where it has none or many values."""

@@ -19,7 +19,7 @@ from ._choices import positive
 from ._conditions import Condition
 from ._fields import shortened
 
-__all__ = ["Request", "changed", "complete", "put_in", "redrawn", "replaced"]
+__all__ = ["Request", "changed", "complete", "concatenated", "put_in", "redrawn", "replaced"]
 
 _NEAREST = 50
 
@@ -181,6 +181,14 @@ def replaced(conditions: Sequence[Condition], request: Request, name: str, value
     (condition,) = (c for c in conditions if c.name == name)
     encoded = {**request.encoded, name: condition.encode(frame)}
     return Request(frame, encoded, {**request.described, name: "predicted"})
+
+
+def concatenated(requests: Sequence[Request]) -> Request:
+    """Return requests one below the other; the record is that of the first."""
+    first = requests[0]
+    frame = pd.concat([r.frame for r in requests], ignore_index=True)
+    encoded = {name: np.concatenate([r.encoded[name] for r in requests]) for name in first.encoded}
+    return Request(frame, encoded, first.described)
 
 
 def put_in(

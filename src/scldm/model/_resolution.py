@@ -133,13 +133,11 @@ class ResolutionMixin(ProposalsMixin):
         *,
         z: float | Sequence[float],
         coordinates: np.ndarray | Sequence[Sequence[float]] | None = None,
+        adjacent: bool = True,
         seed: int | None = None,
         **kwargs: Any,
     ) -> AnnData:
         """Return sections of a stack at depths where none was cut.
-
-        Conditions that are not given, such as a batch, are those of the nearest cells of one section, that
-        which is nearest for most places.
 
         Parameters
         ----------
@@ -150,7 +148,7 @@ class ResolutionMixin(ProposalsMixin):
         coordinates
             The places in each section, ``(n_places, 2)``; ``None`` proposes as many as the sections
             above and below have, see :meth:`propose_places`.
-        seed, **kwargs
+        adjacent, seed, **kwargs
             As in :meth:`impute_region`.
 
         Returns
@@ -182,7 +180,9 @@ class ResolutionMixin(ProposalsMixin):
                     f"`coordinates` has shape {plane.shape}, but must be (n_places, 2): the depth is `z`."
                 )
             parts = [np.column_stack([plane, np.full(len(plane), d)]) for d in depths]
-        return self.impute_region(adata, np.concatenate(parts), seed=seed, **kwargs)
+        return self.impute_region(
+            adata, np.concatenate(parts), adjacent=adjacent, seed=seed, **kwargs
+        )
 
     def _sub_places(self, factor: int, spots: Places, all_spots: Places) -> np.ndarray:
         """Return the steps from spots to their places, ``(n_spots, factor ** 2, n_dims)`` in a plane.

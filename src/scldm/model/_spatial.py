@@ -21,7 +21,7 @@ from ._choices import chosen, flag, positive
 from ._generation import from_array
 from ._order import checked_sampler, joint_scale
 from ._provenance import provenance, recorded
-from ._request import Request, changed
+from ._request import Request, changed, concatenated
 from ._spatial_methods import SPATIAL_METHODS, SpatialJob, SpatialMethod
 from ._spatial_output import means_of
 from ._spatial_training import SpatialTrainingMixin, Surroundings
@@ -38,12 +38,26 @@ _OWN_COLUMNS = {"place", "sample", "spot"}
 
 
 class _Asked(NamedTuple):
-    """What is asked: places, their conditions, and the observed cells around them."""
+    """What is asked: places, and where cells of them are drawn, given what and which cells around.
+
+    ``seats`` are the places, or those in the section below and then those in the section above; ``upper``
+    is how likely a cell is drawn in the latter.
+    """
 
     places: Places
+    seats: Places
+    upper: np.ndarray | None
     request: Request
     observed: Cells
     finder: Finder
+
+    def seats_of(self, n_samples: int, seed: int) -> np.ndarray:
+        """Return the seat of each cell, by place."""
+        place = np.repeat(np.arange(len(self.places)), n_samples)
+        if self.upper is None:
+            return place
+        drawn = np.random.default_rng((seed, Stream.SECTIONS)).uniform(size=len(place))
+        return place + len(self.places) * (drawn < self.upper[place])
 
 
 class SpatialMixin(SpatialTrainingMixin):
@@ -57,6 +71,7 @@ class SpatialMixin(SpatialTrainingMixin):
         *,
         indices: Sequence[int] | None = None,
         method: str | SpatialMethod = "context",
+        adjacent: bool = False,
         n_samples: int = 1,
         return_mean: bool = False,
         seed: int | None = None,
@@ -85,6 +100,11 @@ class SpatialMixin(SpatialTrainingMixin):
             and ``"neighbours"``, given one of the two only; ``"inverse_distance"``, the latents of the
             three nearest cells weighted by inverse distance, which is one latent for all draws. Or an
             object of :class:`scldm.model.SpatialMethod`.
+        adjacent
+            In a stack, draw each cell as if its place were in one of the two sections around, the nearer
+            one more often, with the conditions of that section. A section differs from the next in more
+            than depth, and which of them a missing one is like cannot be known. If not, the network is
+            asked for the depth itself.
         n_samples
             Cells at each place.
         return_mean
@@ -95,7 +115,8 @@ class SpatialMixin(SpatialTrainingMixin):
             As there, one for all that is given.
         **conditions
             Registered conditions but the cell type, such as the ``batch`` that is the section: one value
-            for all places, or one for each. Those that are left out are the nearest observed cell's.
+            for all places, or one for each. Those that are left out are the nearest observed cell's; in a
+            stack, that of one section for all places of a depth.
 
         Returns
         -------
@@ -128,6 +149,8 @@ class SpatialMixin(SpatialTrainingMixin):
         taken = sorted(_OWN_COLUMNS & {getattr(c, "column", "") for c in self.conditions})
         if taken:
             raise ValueError(f"The columns {taken} of `obs` are needed for the result.")
+        if flag("adjacent", adjacent):
+            self._check_stacked("adjacent")
         n_samples = positive("n_samples", n_samples)
         batch_size = positive("batch_size", batch_size)
         return_mean = flag("return_mean", return_mean)
@@ -139,12 +162,15 @@ class SpatialMixin(SpatialTrainingMixin):
             )
         cells = selected(self, adata, indices)
         seed = resolved_seed(seed)
-        asked = self._asked_places(cells, coordinates, conditions, seed)
-        job, types = self._spatial_job(asked, n_samples, seed, rule, n_steps, guidance_scale)
+        asked = self._asked_places(cells, coordinates, conditions, seed, adjacent)
+        rows = asked.seats_of(n_samples, seed)
+        job, types = self._spatial_job(asked, rows, seed, rule, n_steps, guidance_scale)
         with torch.inference_mode():
             flat = way.latents(job)
-        place = np.repeat(np.arange(len(asked.places)), n_samples)
-        frame = asked.request.frame.iloc[place].reset_index(drop=True)
+        place = rows % len(asked.places)
+        frame = asked.request.frame.iloc[rows].reset_index(drop=True)
+        condition = self._spatial_condition()
+        frame[condition.columns(condition.name)] = asked.places.coordinates[place]
         if types is not None:
             frame["cell_type"] = self._drawn_types(types, flat, job.seed)
         if return_mean:
@@ -164,13 +190,19 @@ class SpatialMixin(SpatialTrainingMixin):
             "seed": seed,
             "n_samples": n_samples,
             "return_mean": return_mean,
+            "adjacent": adjacent,
             "conditions": asked.request.described,
             **way.record(job),
         }
         return new
 
     def _asked_places(
-        self, cells: Cells, coordinates: Any, conditions: dict[str, Any], seed: int
+        self,
+        cells: Cells,
+        coordinates: Any,
+        conditions: dict[str, Any],
+        seed: int,
+        adjacent: bool,
     ) -> _Asked:
         """Check places and what is said of them, and complete it from the nearest observed cells."""
         if coordinates is None:
@@ -194,10 +226,21 @@ class SpatialMixin(SpatialTrainingMixin):
             raise ValueError(f"No observed cell is of the `{name}` that is asked for.")
         _warn_of_observed(distance)
         _warn_of_outside(finder, places, nearest)
+        seats, upper = finder.beside(places) if adjacent else ([places], None)
+        requests = [self._conditions_at(at, cells, finder, conditions, seed) for at in seats]
+        joined = Places(*(np.concatenate(parts) for parts in zip(*seats, strict=True)))
+        return _Asked(places, joined, upper, concatenated(requests), cells, finder)
+
+    def _conditions_at(
+        self, places: Places, cells: Cells, finder: Finder, conditions: dict[str, Any], seed: int
+    ) -> Request:
+        """Return what is said of places, completed from the nearest observed cells."""
+        nearest = finder.nearest(places, 1)[1][:, 0]
+        given = {name: value for name, value in conditions.items() if value is not None}
         request = changed(
             self.conditions,
             cells.frame.iloc[_lenders(finder, places, nearest)].reset_index(drop=True),
-            {**{k: v for k, v in conditions.items() if v is not None}, condition.name: x},
+            given | {self._spatial_condition().name: places.coordinates},
             self.training_frame_,
             np.random.default_rng((seed, Stream.REQUEST)),
         )
@@ -205,7 +248,7 @@ class SpatialMixin(SpatialTrainingMixin):
             # a vector of the nearest cell, such as its latent, is not the new cell's
             if type(other) is Vector and other.name not in conditions:
                 request.frame[other.columns(other.name)] = np.nan
-        return _Asked(places, request, cells, finder)
+        return request
 
     def _asked_sections(
         self, name: str | None, conditions: dict[str, Any], n: int, observed: np.ndarray
@@ -229,7 +272,7 @@ class SpatialMixin(SpatialTrainingMixin):
     def _spatial_job(
         self,
         asked: _Asked,
-        n_samples: int,
+        rows: np.ndarray,
         seed: int,
         rule: Sampler,
         steps: int | None,
@@ -246,9 +289,9 @@ class SpatialMixin(SpatialTrainingMixin):
             self,
             known,
             joined,
-            asked.places,
+            asked.seats,
             given,
-            n_samples,
+            rows,
             seed,
             rule,
             steps,
@@ -265,6 +308,13 @@ class SpatialMixin(SpatialTrainingMixin):
         diffusion = self.module.spatial
         shift, scale = (x.cpu().numpy() for x in (diffusion.shift, diffusion.scale))
         return types.draw((flat - shift) / scale, np.random.default_rng((seed, Stream.POSTERIOR)))
+
+    def _check_stacked(self, argument: str) -> None:
+        if not self._tissue().stacked:
+            raise ValueError(
+                f"`{argument}` needs cells in sections of a stack: coordinates with a third column that "
+                "has one value for each section."
+            )
 
     def _tissue(self) -> Tissue:
         return Tissue.from_plain(self.spatial_["tissue"])

@@ -38,8 +38,8 @@ class SpatialJob:
         The places.
     given
         Further conditions of the places, encoded.
-    n_samples
-        Cells at each place.
+    rows
+        For each cell to draw, the number of its place.
     seed, sampler, steps, guidance_scale
         How to sample.
     """
@@ -49,7 +49,7 @@ class SpatialJob:
     latents: np.ndarray
     asked: Places
     given: dict[str, Tensor]
-    n_samples: int
+    rows: np.ndarray
     seed: int
     sampler: Sampler
     steps: int | None
@@ -69,7 +69,7 @@ class SpatialMethod(ABC):
 
     @abstractmethod
     def latents(self, job: SpatialJob) -> np.ndarray:
-        """Return latents and log library sizes, ``(n_places * n_samples, n_latent + 1)``, by place."""
+        """Return latents and log library sizes of the cells, ``(n_cells, n_latent + 1)``."""
 
     def record(self, job: SpatialJob) -> dict[str, Any]:
         """Return what to write beside the cells."""
@@ -97,10 +97,9 @@ class FromPlaces(SpatialMethod):
             around = np.full_like(around, -1)
         diffusion = job.model.module.spatial
         denoiser = diffusion.denoiser(scale=job.guidance_scale)
-        place = np.repeat(np.arange(len(job.asked)), job.n_samples)
         parts = []
-        for block, rows, padded in blocks(len(place)):
-            at = place[padded]
+        for block, rows, padded in blocks(len(job.rows)):
+            at = job.rows[padded]
             source = generator(job.model.device, job.seed, Stream.LATENT, block)
             noise = torch.randn(
                 (BLOCK_SIZE, diffusion.n_dims), generator=source, device=job.model.device
@@ -159,7 +158,7 @@ class InverseDistance(SpatialMethod):
         weight = np.where(nearest >= 0, 1 / np.maximum(distance, 1e-9), 0.0)
         weight /= weight.sum(axis=1, keepdims=True)
         z = np.einsum("nk,nkd->nd", weight, job.latents[nearest])
-        return np.repeat(z.astype(np.float32), job.n_samples, axis=0)
+        return z.astype(np.float32)[job.rows]
 
 
 SPATIAL_METHODS: dict[str, SpatialMethod] = {

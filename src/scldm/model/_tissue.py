@@ -161,6 +161,26 @@ class Finder:
             parts.append(self._first(distance, nearest))
         return np.concatenate(parts)
 
+    def beside(self, asked: Places) -> tuple[list[Places], np.ndarray]:
+        """Return places as they would be in the two sections of a stack that are around each.
+
+        Returns
+        -------
+        Places in the sections below and above, which are one section at its own depth and beyond the
+        outer ones; and how far on the way up each is, ``(n,)``, 0 in the section below and 1 in that above.
+        """
+        below, above = (asked.coordinates.copy() for _ in range(2))
+        way = np.zeros(len(asked))
+        for code in np.unique(asked.section):
+            rows = asked.section == code
+            depths = np.unique(self.observed.coordinates[self.observed.section == code, 2])
+            z = np.clip(asked.coordinates[rows, 2], depths[0], depths[-1])
+            lower = depths[np.searchsorted(depths, z, side="right") - 1]
+            upper = depths[np.searchsorted(depths, z)]
+            below[rows, 2], above[rows, 2] = lower, upper
+            way[rows] = (z - lower) / np.where(upper > lower, upper - lower, 1.0)
+        return [Places(below, asked.section), Places(above, asked.section)], way
+
     def some_neighbourhoods(self, n_draws: int, rng: np.random.Generator) -> np.ndarray:
         """Return neighbourhoods of the cells themselves, as if some of the tissue were missing.
 
