@@ -137,7 +137,7 @@ def judge(task: Task, answers: Answers, seed: int) -> dict[str, pd.DataFrame]:
             components=directions,
             centroid=x[(task.train.obs["perturbation"] != CONTROL).to_numpy()],
             seed=seed,
-        )
+        ).drop(index="mean")  # the baselines have one that is told of contexts
         for name, question in task.questions.items()
     }
     if len(tables) > 1:

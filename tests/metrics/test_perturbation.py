@@ -135,6 +135,14 @@ def test_compare_from_the_centroid_rewards_nothing_that_is_shared(cells):
     assert abs(table.loc["shared", "pearson_centroid"]) < 0.5
     assert table.loc["own", "pearson_centroid"] > 0.9
     assert "pearson_centroid" not in perturbation.compare(true, {}, control, n_top=5)
+    assert table.loc["mean", "variance_ratio"] == pytest.approx(0, abs=1e-9)
+    assert table.loc["mean", "weighted_mse"] == pytest.approx(
+        perturbation.compare(
+            shared + own, {"m": np.tile(perturbed.mean(axis=0), (len(own), 1))}, control, n_top=5
+        ).loc["m", "weighted_mse"]
+    )
+    with pytest.raises(ValueError, match=r"`predicted` has \['mean'\]"):
+        perturbation.compare(true, {"mean": control}, control, centroid=perturbed)
 
 
 def test_compare_takes_samples_of_one_size(cells, monkeypatch):

@@ -61,6 +61,22 @@ def test_a_batch_without_control_cells_borrows_those_of_the_type():
     assert group.control.tolist() == list(range(6))
 
 
+def test_where_controls_are_of_another_time_the_batch_still_counts():
+    rows = [("control", "B", b, 0.0) for b in "12" for _ in range(6)]
+    rows += [("A", "B", b, float(t)) for b in "12" for t in (6, 24) for _ in range(3)]
+    frame = frame_of([row[:3] for row in rows]).assign(time=[row[3] for row in rows])
+    condition = PerturbationSet("p", ["control", "A"], "control")
+    groups = compared(frame, condition, ["cell_type", "time", "batch"])
+    assert len(groups) == 4
+    for group in groups:
+        assert frame["batch"].iloc[[*group.perturbed, *group.control]].nunique() == 1
+    # control cells of that time go first, whatever their batch
+    later = frame.assign(time=np.where(frame["batch"] == "1", 6.0, frame["time"]))
+    groups = compared(later, condition, ["cell_type", "time", "batch"])
+    (other,) = (g for g in groups if g.context == ("B", 6.0, "2"))
+    assert set(frame["batch"].iloc[other.control]) == {"1"}
+
+
 def test_a_type_without_control_cells_is_left_out_with_a_warning():
     rows = [("control", "B", "1")] * 6 + [("A", "B", "1")] * 3 + [("A", "T", "1")] * 3
     with pytest.warns(UserWarning, match=r"No control cell \('control'\) .*'T'"):

@@ -69,6 +69,22 @@ def test_numbers_match_exactly_or_the_nearest():
     assert (near["spatial_0"] % 4 >= 2).all(), "cells of day 3 lend the rest"
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"time": 3.5}, "`time` has 3.5, outside of what training cells have, 0 to 3"),
+        ({"time": [1, -1]}, "`time` has -1"),
+        ({"perturbation": "KLF1", "dose": 100}, "`dose` has 100, .* 0 to 10"),
+        ({"spatial": (5.0, 4.0)}, "`spatial` has 4, .* 0 to 0"),
+    ],
+)
+def test_numbers_that_no_cell_comes_near_are_warned_of(given, words, recwarn):
+    _complete(2, time=3.0000001, dose=10, perturbation="CEBPA", spatial=(99.0, 0.0))
+    assert not recwarn
+    with pytest.warns(UserWarning, match=words):
+        _complete(2, **given)
+
+
 def test_a_place_takes_the_types_around_it():
     frame = _complete(spatial=[[5.0, 0.0]] * 50 + [[95.0, 0.0]] * 50).frame
     assert (frame["cell_type"][:50] == "T").all()

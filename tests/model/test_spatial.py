@@ -646,6 +646,17 @@ def test_a_saved_model_makes_the_same_cells(model, hole, tmp_path):
 # between spots
 
 
+def test_spots_that_are_divided_keep_those_around_them(model):
+    kind = model.adata.obs["kind"].to_numpy()
+    rows = np.flatnonzero(kind == kind[0])
+    ask = {"factor": 2, "n_samples": 3, "seed": 0, "steps": 3}
+    every, some = (model.super_resolve(indices=i, **ask) for i in (None, rows))
+    same = np.isin(every.obs["spot"], model.adata.obs_names[rows])
+    assert (every.obs["spot"][same].to_numpy() == some.obs["spot"].to_numpy()).all()
+    shares = [(x.obs["kind"] == kind[0]).mean() for x in (every[same], some)]
+    assert shares[1] == pytest.approx(shares[0], abs=0.1) and shares[1] < 0.95
+
+
 def test_a_grid_divides_each_spot(model):
     x = model.adata.obsm["X_map"]
     spacing = np.median(KDTree(x[model.train_indices]).query(x[model.train_indices], 2)[0][:, 1])
@@ -909,6 +920,14 @@ def test_only_in_a_stack_are_there_adjacent_sections(model, hole):
         impute(model, hole, adjacent=True)
     with pytest.raises(ValueError, match="`adjacent='yes'` must be True or False"):
         impute(model, hole, adjacent="yes")
+
+
+def test_the_mean_between_sections_has_the_conditions_of_the_nearer(stack):
+    depths = np.unique(stack.adata.obsm["spatial_3d"][:, 2])
+    for share, name in ((0.3, "section_1"), (0.7, "section_2")):
+        z = depths[0] + share * (depths[1] - depths[0])
+        mean = stack.impute_sections(z=z, n_samples=3, return_mean=True, seed=0, steps=1)
+        assert set(mean.obs["section"]) == {name}
 
 
 def test_neighbours_of_other_sections_count(stack):

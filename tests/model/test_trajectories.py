@@ -420,13 +420,62 @@ def test_times_that_cannot_be_learned_from_are_said(adata):
         )
 
 
+def of_two_drugs(**columns):
+    """Cells that a drug takes one way and its absence another, which begin alike."""
+    rng = np.random.default_rng(0)
+    time, drug = np.repeat([0, 1, 2], 120), np.tile(np.repeat(["control", "A"], 60), 3)
+    rate = rng.uniform(2, 8, 20) * np.ones((360, 1))
+    rate[:, :8] *= np.exp(0.6 * time * np.where(drug == "A", 1, -1))[:, None]
+    obs = pd.DataFrame({"time": time, "drug": drug, **columns}, index=np.arange(360).astype(str))
+    adata = AnnData(rng.poisson(rate).astype(np.float32), obs)
+    SCLDM.setup_anndata(adata, time_key="time", perturbation_key="drug", **{
+        "batch_key": "batch" if "batch" in columns else None
+    })  # fmt: skip
+    scvi.settings.seed = 0
+    model = SCLDM(adata, n_latent=4, n_hidden=32, width=32, depth=2)
+    model.train_autoencoder(60, enable_progress_bar=False)
+    return model
+
+
+def test_cells_keep_their_perturbation_where_all_times_have_it():
+    model = of_two_drugs(batch=np.tile(["one", "two"], 180))
+    model.train_trajectory(400, enable_progress_bar=False)
+    assert model.trajectory_["within"] == ["perturbation", "batch"]
+    new = model.predict_trajectory(times=2, n_samples=2, seed=0)
+    up = np.asarray(new.X[:, :8].sum(axis=1)).ravel()
+    drug = (new.obs["drug"] == "A").to_numpy()
+    assert np.median(up[drug]) > 3 * np.median(up[~drug])
+    model.train_trajectory(1, within=[], enable_progress_bar=False)
+    assert model.trajectory_["within"] == []
+
+
+def test_a_perturbation_that_begins_later_is_not_kept_and_it_is_said():
+    model = of_two_drugs()
+    begun = (model.adata.obs["time"] > 0) | (model.adata.obs["drug"] == "control")
+    SCLDM.setup_anndata(
+        later := model.adata[begun].copy(), time_key="time", perturbation_key="drug"
+    )
+    model = SCLDM(later, n_latent=2, n_hidden=8, width=16, depth=1)
+    model.train_autoencoder(1, enable_progress_bar=False)
+    with pytest.warns(UserWarning, match="Not every `perturbation` has five cells at every time"):
+        model.train_trajectory(1, enable_progress_bar=False)
+    assert model.trajectory_["within"] == []
+
+
+def test_a_stage_of_steps_takes_no_epochs(model):
+    for train in (model.train_trajectory, model.train_diffusion):
+        with pytest.raises(
+            TypeError, match="`max_epochs` has no meaning here: the stage takes `max_steps`"
+        ):
+            train(max_epochs=3)
+
+
 def test_a_single_time_is_left_out_of_training(adata):
     adata.obs["day"] = 2.0
     scvi.settings.seed = 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        SCLDM.setup_anndata(adata, layer="counts", time_key="day")
-        model = SCLDM(adata, n_latent=3, n_hidden=16, width=16, depth=1)
+    SCLDM.setup_anndata(adata, layer="counts", time_key="day")
+    model = SCLDM(adata, n_latent=3, n_hidden=16, width=16, depth=1)
+    with pytest.warns(UserWarning, match=r"No trajectories are learned: .*two or more times"):
         model.train(max_epochs=1, max_steps=2, enable_progress_bar=False)
     assert not model.trajectory_trained_
     with pytest.raises(ValueError, match="two or more times"):

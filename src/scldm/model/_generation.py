@@ -78,18 +78,15 @@ class GenerationMixin:
         steps
             Steps of the sampler; ``None`` takes its own number.
         guidance_scale
-            Strength of classifier-free guidance: 1 is none, above 1 makes cells more typical of
-            their conditions and less diverse. A mapping has a scale for each of several
-            conditions, or for each of several members of a combination of perturbations, and
-            composes them as if they were independent, which also serves combinations that no
-            training cell has.
+            Strength of classifier-free guidance: 1 is none, above 1 makes cells more typical of their
+            conditions and less diverse. A mapping has a scale for each of several conditions or members of
+            a combination, composed as if they were independent, also for combinations not seen.
         guidance_interval
             Times, from 0 (data) to 1 (noise), between which to guide.
         guidance_rescale
             Share, from 0 to 1, by which guided latents get back the spread of unguided ones.
         negative
-            Values of conditions that guidance moves away from, in place of no condition; needs a
-            scale above 1.
+            Conditions that guidance moves away from, in place of none; needs a scale above 1.
         show_progress
             Whether to show a progress bar, with cells per second.
         out
@@ -123,6 +120,11 @@ class GenerationMixin:
             If ``out`` exists or nothing can be written there; parts that were made are kept.
         RuntimeError
             If the model is not trained.
+
+        Warns
+        -----
+        UserWarning
+            If numbers lie outside of those of training cells, or no cell has what is asked for.
         """
         show_progress = flag("show_progress", show_progress)
         batch_size = positive("batch_size", batch_size)
@@ -187,15 +189,7 @@ class GenerationMixin:
         # for arguments that sampling methods have or may come to have
         names |= {"adata", "cells", "coordinates", "indices", "method", "n_samples", "out"}
         names |= {"start", "end", "times", "neighbours", "factor", "conserve", "reference"}
-        names |= {
-            "z",
-            "adjacent",
-            "library_size",
-            "return_mean",
-            "return_dist",
-            "source",
-            "target",
-        }
+        names |= {"z", "library_size", "return_mean", "return_dist", "adjacent", "target"}
         taken = inspect.signature(GenerationMixin.generate).parameters
         return names | set(taken) - {"self", "conditions"}
 

@@ -51,8 +51,9 @@ def compared(
     """Return the groups of perturbed cells and of the control cells to compare each with.
 
     Control cells are of the same context. Where a context has less than five of them, its last
-    column is left out of the comparison, then the one before, and so on; but cells of different types
-    are never compared. Doses that differ by rounding are one.
+    column is left out of the comparison, then the one before, and so on; where there are none of its
+    time, the time is left out, and the others are taken again. Cells of different types are never
+    compared. Doses that differ by rounding are one.
 
     Parameters
     ----------
@@ -70,8 +71,7 @@ def compared(
     """
     labels, doses, dose = _labels_and_doses(frame, perturbation)
     is_control = labels == perturbation.control
-    fewest = 1 if "cell_type" in columns else 0
-    levels = [list(columns[:n]) for n in range(len(columns), fewest - 1, -1)]
+    levels = _levels(columns)
     controls = [_by_context(frame, level, is_control) for level in levels]
     table = frame[list(columns)].assign(perturbation=labels, dose=dose)
     places = np.flatnonzero(~is_control)
@@ -106,6 +106,17 @@ def compared(
             stacklevel=4,
         )
     return groups
+
+
+def _levels(columns: Sequence[str]) -> list[list[str]]:
+    """Return the columns to compare within, the closest comparison first."""
+    timeless = [name for name in columns if name != "time"]
+    fewest = int("cell_type" in columns)
+    levels = []
+    if len(timeless) < len(columns):
+        until = columns.index("time") + 1
+        levels = [list(columns[:n]) for n in range(len(columns), until - 1, -1)]
+    return levels + [timeless[:n] for n in range(len(timeless), fewest - 1, -1)]
 
 
 def _labels_and_doses(

@@ -17,7 +17,7 @@ from ._pairing import Group, compared, context_columns, perturbation_of
 from ._perturbations import PerturbationSet
 from ._shifts import Shifts
 from ._training import STEPS_PER_EPOCH
-from ._training_options import plan_options
+from ._training_options import only_steps, plan_options
 
 __all__ = ["PerturbationTrainingMixin"]
 
@@ -85,15 +85,13 @@ class PerturbationTrainingMixin:
         max_steps = positive("max_steps", max_steps, _MAX_STEPS)
         plan_kwargs = plan_options(TransitionPlan, plan_kwargs, ("coupling", "name"))
         rule = chosen("coupling", coupling, COUPLINGS)()
+        only_steps(trainer_kwargs, validated=False)
         adata = self._adata_manager_or_raise().adata
         self.training_frame_ = self._read_conditions(adata)
         training = self._split_of(adata)[0]
         groups = self._compared(training)
         if not groups:
-            raise ValueError(
-                "`adata` has no perturbed cells with control cells "
-                f"({perturbation.control!r}) like them, to learn changes from."
-            )
+            raise ValueError(self._no_groups())
         self.perturbation_trained_ = False
         latents = self._encode(adata)[training]
         x = torch.cat([latents.mean, latents.log_library], dim=1).numpy().astype(float)
@@ -138,7 +136,20 @@ class PerturbationTrainingMixin:
         with warnings.catch_warnings():
             # said again where it is trained
             warnings.simplefilter("ignore")
-            return bool(self._compared(self._split_of(self.adata)[0]))
+            groups = self._compared(self._split_of(self.adata)[0])
+        if not groups:
+            warnings.warn(
+                f"Nothing is learned of perturbations: {self._no_groups()}",
+                UserWarning,
+                stacklevel=3,
+            )
+        return bool(groups)
+
+    def _no_groups(self) -> str:
+        return (
+            "`adata` has no perturbed cells with control cells "
+            f"({self._perturbation_condition().control!r}) like them, to learn changes from."
+        )
 
     def _perturbation_condition(self) -> PerturbationSet:
         condition = perturbation_of(self.conditions)

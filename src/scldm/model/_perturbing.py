@@ -105,6 +105,11 @@ class PerturbingMixin(PerturbationTrainingMixin):
             cells are not control cells, or a value is not allowed.
         RuntimeError
             If the stage that the method needs is not trained.
+
+        Warns
+        -----
+        UserWarning
+            If a dose lies above those of the training cells.
         """
         condition = self._perturbation_condition()
         way = method

@@ -15,13 +15,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ._array_conditions import Coordinates
 from ._choices import positive
-from ._conditions import Condition
+from ._conditions import Condition, Number
 from ._fields import shortened
+from ._lenders import Lenders
+from ._perturbations import PerturbationSet
 
 __all__ = ["Request", "changed", "complete", "concatenated", "put_in", "redrawn", "replaced"]
 
-_NEAREST = 50
+_ROUNDING = 1e-6
 
 
 @dataclass
@@ -85,6 +88,7 @@ def complete(
         if value is not None
     }
     n = _number_of_cells(n_cells, owners, given, parsed)
+    _warn_beyond(owners, parsed, training)
     wanted = pd.DataFrame(index=pd.RangeIndex(n))
     for columns in parsed.values():
         rows = np.zeros(n, dtype=int) if len(columns) == 1 else np.arange(n)
@@ -136,6 +140,9 @@ def changed(
     if not given:
         raise ValueError(f"No condition is changed. Registered: {shortened(owners)}.")
     frame, parsed = put_in(conditions, own, given)
+    # of times and places callers say more
+    others = {a: columns for a, columns in parsed.items() if a not in ("time", "spatial")}
+    _warn_beyond(owners, others, training)
     frame[_left_free(owners, parsed)] = np.nan
     for condition in conditions:
         frame = condition.settle(frame, training, rng)
@@ -230,6 +237,29 @@ def put_in(
     return frame, parsed
 
 
+def _warn_beyond(
+    owners: Mapping[str, Condition], parsed: Mapping[str, pd.DataFrame], training: pd.DataFrame
+) -> None:
+    """Warn of numbers that lie outside of those that training cells have."""
+    for argument, columns in parsed.items():
+        if not isinstance(owners[argument], Number | Coordinates | PerturbationSet):
+            continue
+        for name in columns.columns.intersection(training.columns):
+            # several doses are one text
+            asked, known = (pd.to_numeric(x[name], errors="coerce") for x in (columns, training))
+            low, high = known.min(), known.max()
+            slack = _ROUNDING * max(abs(low), abs(high))
+            beyond = asked[(asked < low - slack) | (asked > high + slack)]
+            if len(beyond):
+                warnings.warn(
+                    f"`{argument}` has {beyond.iloc[0]:.6g}, outside of what training cells have, {low:.6g} to "
+                    f"{high:.6g}. What is made there is a guess.",
+                    UserWarning,
+                    stacklevel=4,
+                )
+                break
+
+
 def _left_free(owners: Mapping[str, Condition], parsed: Mapping[str, pd.DataFrame]) -> list[str]:
     """Return the columns that are neither asked for nor to be drawn."""
     return [
@@ -294,7 +324,7 @@ def _filled(
         rows[:] = rng.integers(len(training), size=len(wanted))
     else:
         unmatched = []
-        lenders = _Lenders(training, list(wanted))
+        lenders = Lenders(training, list(wanted))
         groups = wanted.groupby(list(wanted), observed=True, sort=True, dropna=False).ngroup()
         for indices in groups.groupby(groups).indices.values():
             values = wanted.iloc[indices[0]]
@@ -326,51 +356,6 @@ def _warn_of_unmatched(
         UserWarning,
         stacklevel=4,
     )
-
-
-class _Lenders:
-    """Training cells that lend what was not asked for.
-
-    Parameters
-    ----------
-    training
-        Frame of the training cells.
-    asked
-        Columns that are asked for.
-    """
-
-    def __init__(self, training: pd.DataFrame, asked: Sequence[str]) -> None:
-        self.training = training
-        self.categories = [c for c in asked if isinstance(training[c].dtype, pd.CategoricalDtype)]
-        self.numbers = [c for c in asked if c not in self.categories]
-        values = training[self.numbers].apply(pd.to_numeric, errors="coerce")
-        self.values = values.to_numpy(float)
-        spread = values.std(ddof=0).to_numpy(float)
-        self.spread = np.where(spread > 0, spread, 1.0)
-
-    def matching(self, wanted: pd.Series) -> np.ndarray:
-        """Return the cells with the wanted categories and the nearest numbers.
-
-        Cells with exactly the wanted numbers, if there are any, else the nearest fifty. Numbers
-        that are NaN are not asked for, nor are several in one text if no cell has that text.
-        """
-        keep = np.ones(len(self.training), dtype=bool)
-        for column in self.categories:
-            keep &= (self.training[column] == wanted[column]).to_numpy(dtype=bool)
-        for column in self.numbers:
-            same = keep & (self.training[column] == wanted[column]).to_numpy(dtype=bool)
-            keep = same if isinstance(wanted[column], str) and same.any() else keep
-        candidates = np.flatnonzero(keep)
-        numbers = pd.to_numeric(wanted[self.numbers], errors="coerce").to_numpy(float)
-        given = ~np.isnan(numbers)
-        if not given.any() or not len(candidates):
-            return candidates
-        off = (self.values[candidates][:, given] - numbers[given]) / self.spread[given]
-        distance = np.nan_to_num(np.square(off), nan=np.inf).sum(axis=1)
-        if (distance == 0).any():
-            return candidates[distance == 0]
-        k = min(_NEAREST, len(candidates)) - 1
-        return candidates[np.argpartition(distance, k)[: k + 1]]
 
 
 def _describe(

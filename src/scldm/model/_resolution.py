@@ -33,6 +33,7 @@ class ResolutionMixin(ProposalsMixin):
         self,
         adata: AnnData | None = None,
         *,
+        indices: Sequence[int] | None = None,
         factor: int | None = None,
         coordinates: np.ndarray | Sequence[Sequence[float]] | None = None,
         conserve: bool = False,
@@ -46,6 +47,9 @@ class ResolutionMixin(ProposalsMixin):
         ----------
         adata
             Registered spots; ``None`` takes the training data.
+        indices
+            With ``factor``, which spots to divide, the others being around them; with ``coordinates``, which
+            are observed. ``None`` takes all.
         factor
             Into how many places each spot is divided along each axis of the plane, on a grid of the
             spacing of spots: 2 makes four of one.
@@ -83,7 +87,8 @@ class ResolutionMixin(ProposalsMixin):
         if flag("conserve", conserve) and kwargs.get("return_mean"):
             raise ValueError("`return_mean` has no meaning for counts that are conserved.")
         seed = resolved_seed(seed)
-        cells = selected(self, adata, kwargs.get("indices"))
+        cells = selected(self, adata, indices)
+        observed = None if factor is not None else indices
         name = self.spatial_["section"]
         spots = self._places_of(cells.frame, name)
         if factor is not None:
@@ -102,7 +107,9 @@ class ResolutionMixin(ProposalsMixin):
             if factor is not None:
                 # the place in the middle of a spot is the spot's
                 warnings.filterwarnings("ignore", message=f".*{OBSERVED}")
-            new = self.impute_region(adata, coordinates, n_samples=n_samples, seed=seed, **kwargs)
+            new = self.impute_region(
+                adata, coordinates, indices=observed, n_samples=n_samples, seed=seed, **kwargs
+            )
         place = new.obs["place"].to_numpy()
         if factor is not None:
             spot = place // n_parts
@@ -118,6 +125,7 @@ class ResolutionMixin(ProposalsMixin):
                 mean = self.impute_region(
                     adata,
                     coordinates,
+                    indices=observed,
                     n_samples=_DRAWS_TO_EXPECT,
                     return_mean=True,
                     seed=seed,

@@ -51,6 +51,11 @@ class _Asked(NamedTuple):
     observed: Cells
     finder: Finder
 
+    def likeliest(self) -> np.ndarray:
+        """Return the seat of each place in which most of its cells are drawn, the lower of two alike."""
+        place = np.arange(len(self.places))
+        return place if self.upper is None else place + len(place) * (self.upper > 0.5)
+
     def seats_of(self, n_samples: int, seed: int) -> np.ndarray:
         """Return the seat of each cell, by place."""
         place = np.repeat(np.arange(len(self.places)), n_samples)
@@ -168,13 +173,12 @@ class SpatialMixin(SpatialTrainingMixin):
         with torch.inference_mode():
             flat = way.latents(job)
         place = rows % len(asked.places)
-        frame = asked.request.frame.iloc[rows].reset_index(drop=True)
-        condition = self._spatial_condition()
-        frame[condition.columns(condition.name)] = asked.places.coordinates[place]
+        frame = self._frame_at(asked, rows)
         if types is not None:
             frame["cell_type"] = self._drawn_types(types, flat, job.seed)
         if return_mean:
-            new, place = means_of(self, frame, flat, job.seed, n_samples)
+            own = self._frame_at(asked, asked.likeliest())
+            new, place = means_of(self, own, frame, flat, job.seed, n_samples)
         else:
             new = self._decoded(frame, from_array(flat, self.device), job.seed, batch_size)
         sample = np.zeros(len(place), int) if return_mean else np.arange(len(place)) % n_samples
@@ -230,6 +234,14 @@ class SpatialMixin(SpatialTrainingMixin):
         requests = [self._conditions_at(at, cells, finder, conditions, seed) for at in seats]
         joined = Places(*(np.concatenate(parts) for parts in zip(*seats, strict=True)))
         return _Asked(places, joined, upper, concatenated(requests), cells, finder)
+
+    def _frame_at(self, asked: _Asked, seats: np.ndarray) -> pd.DataFrame:
+        """Return the conditions of seats, with the coordinates of their places."""
+        frame = asked.request.frame.iloc[seats].reset_index(drop=True)
+        condition = self._spatial_condition()
+        where = asked.places.coordinates[seats % len(asked.places)]
+        frame[condition.columns(condition.name)] = where
+        return frame
 
     def _conditions_at(
         self, places: Places, cells: Cells, finder: Finder, conditions: dict[str, Any], seed: int

@@ -16,7 +16,12 @@ __all__ = ["means_of"]
 
 
 def means_of(
-    model: Any, frame: pd.DataFrame, flat: np.ndarray, seed: int, n_samples: int
+    model: Any,
+    own: pd.DataFrame,
+    frame: pd.DataFrame,
+    flat: np.ndarray,
+    seed: int,
+    n_samples: int,
 ) -> tuple[AnnData, np.ndarray]:
     """Return expected counts at each place, their spread, and one draw.
 
@@ -26,8 +31,10 @@ def means_of(
     ----------
     model
         The model.
+    own
+        Conditions of the places.
     frame
-        Conditions of all draws, by place.
+        Those of all draws, by place.
     flat
         Their latents and log library sizes.
     seed
@@ -48,12 +55,11 @@ def means_of(
         np.add.at(mean, at, m / n_samples)
         np.add.at(second, at, (v + m**2) / n_samples)
     first = np.arange(n) * n_samples
-    own = frame.iloc[first].reset_index(drop=True)
     if "cell_type" in own:
+        categories = frame["cell_type"].cat.categories
         codes = frame["cell_type"].cat.codes.to_numpy().reshape(n, n_samples)
-        votes = (codes[..., None] == np.arange(len(own["cell_type"].cat.categories))).sum(axis=1)
-        categories = own["cell_type"].cat.categories
-        own["cell_type"] = pd.Categorical.from_codes(votes.argmax(axis=1), categories)
+        votes = (codes[..., None] == np.arange(len(categories))).sum(axis=1)
+        own = own.assign(cell_type=pd.Categorical.from_codes(votes.argmax(axis=1), categories))
     by_place = flat.reshape(n, n_samples, -1)
     sizes = np.exp(by_place[..., -1]).mean(axis=1)
     new = model._as_anndata(own, mean, by_place[..., :-1].mean(axis=1), sizes)

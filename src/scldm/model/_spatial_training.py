@@ -22,7 +22,7 @@ from ._conditions import Category, Condition, Number
 from ._perturbations import PerturbationSet
 from ._tissue import UNLIKE, Finder, Places, Tissue, measured
 from ._training import STEPS_PER_EPOCH
-from ._training_options import plan_options
+from ._training_options import only_steps, plan_options
 
 __all__ = ["SpatialTrainingMixin", "Surroundings"]
 
@@ -126,6 +126,7 @@ class SpatialTrainingMixin:
         max_steps = positive("max_steps", max_steps, _MAX_STEPS)
         plan_kwargs = plan_options(DiffusionPlan, plan_kwargs, ("coupling", "name"))
         early_stopping = flag("early_stopping", early_stopping)
+        only_steps(trainer_kwargs)
         if stacked is not None:
             flag("stacked", stacked)
         if stacked and len(condition.mean) != 3:

@@ -27,7 +27,7 @@ from scldm.train import (
 
 from ._choices import flag, positive, weight
 from ._loading import LoadingMixin
-from ._training_options import check_split, options, plan_options
+from ._training_options import check_split, only_steps, options, plan_options
 from ._training_run import TrainingRun
 
 __all__ = ["STEPS_PER_EPOCH", "TrainingMixin"]
@@ -148,7 +148,7 @@ class TrainingMixin(LoadingMixin):
         stage("autoencoder", self.train_autoencoder, **first)
         stage("diffusion", self.train_diffusion, max_steps=max_steps)
         shared.pop("early_stopping")
-        if self._can_learn_perturbations():
+        if perturbation_kwargs is not None or self._can_learn_perturbations():
             stage("perturbation", self.train_perturbation)
         if trajectory_kwargs is not None or self._can_learn_trajectories():
             stage("trajectory", self.train_trajectory)
@@ -282,6 +282,7 @@ class TrainingMixin(LoadingMixin):
         batch_size = positive("batch_size", batch_size)
         early_stopping = flag("early_stopping", early_stopping)
         plan_kwargs = plan_options(DiffusionPlan, plan_kwargs, ["name"])
+        only_steps(trainer_kwargs)
         adata = self._adata_manager_or_raise().adata
         self.training_frame_ = self._read_conditions(adata)
         self.diffusion_trained_ = False

@@ -10,7 +10,7 @@ from typing import Any
 from ._choices import weight
 from ._fields import shortened
 
-__all__ = ["check_split", "options", "plan_options"]
+__all__ = ["check_split", "only_steps", "options", "plan_options"]
 
 
 def check_split(train_size: Any, validation_size: Any) -> None:
@@ -33,6 +33,22 @@ def check_split(train_size: Any, validation_size: Any) -> None:
     if float(train_size or 0) + float(validation_size or 0) > 1 + 1e-9:
         raise ValueError(
             f"`train_size={train_size!r}` and `validation_size={validation_size!r}` are more than 1 together."
+        )
+
+
+def only_steps(trainer_kwargs: Mapping[str, Any], validated: bool = True) -> None:
+    """Check that a stage is given no number of epochs nor, where it is not validated, early stopping.
+
+    Raises
+    ------
+    TypeError
+        If it is.
+    """
+    odd = {"max_epochs"} if validated else {"max_epochs", "early_stopping", "monitor"}
+    if found := sorted(odd & set(trainer_kwargs)):
+        rest = "" if validated else " and has nothing to validate on"
+        raise TypeError(
+            f"`{found[0]}` has no meaning here: the stage takes `max_steps` steps{rest}."
         )
 
 

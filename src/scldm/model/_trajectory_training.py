@@ -24,7 +24,7 @@ from ._expression import ExpressionSpace
 from ._perturbations import PerturbationSet
 from ._timeline import Population, Timeline, coupled, fitted_clock, grouped
 from ._training import STEPS_PER_EPOCH
-from ._training_options import plan_options
+from ._training_options import only_steps, plan_options
 from ._trajectory_methods import INTERVAL
 
 __all__ = ["TrajectoryTrainingMixin"]
@@ -32,6 +32,7 @@ __all__ = ["TrajectoryTrainingMixin"]
 _MAX_STEPS, _BATCH_SIZE = 1500, 256
 _PAIRS = 20_000
 _MOST_GROWTH = 20.0
+_FEWEST_KEPT = 5
 
 
 class TrajectoryTrainingMixin:
@@ -47,7 +48,7 @@ class TrajectoryTrainingMixin:
         max_steps: int | None = None,
         *,
         transport: str | Transport = "unbalanced",
-        within: Sequence[str] = (),
+        within: str | Sequence[str] = "auto",
         growth_key: str | None = None,
         time_points: Sequence[float] | None = None,
         accelerator: str = "auto",
@@ -71,7 +72,9 @@ class TrajectoryTrainingMixin:
             descendants than others, or than ``growth_key`` says, and estimates how many.
         within
             Registered conditions, such as ``"perturbation"`` or ``"batch"``, that cells keep: only
-            cells that agree in them are coupled.
+            cells that agree in them are coupled. ``"auto"`` takes the perturbation, the batch and
+            categorical covariates, in this order, as far as each of their combinations has five cells
+            at every time point; ``[]`` takes none.
         growth_key
             Column of ``adata.obs`` with growth rates, births less deaths per unit of time.
         time_points
@@ -95,6 +98,11 @@ class TrajectoryTrainingMixin:
             If arguments of early stopping are given.
         RuntimeError
             If stage 1 has not been trained.
+
+        Warns
+        -----
+        UserWarning
+            If perturbations are registered that not all time points have, so that cells cannot keep them.
         """
         if not self.autoencoder_trained_:
             raise RuntimeError(
@@ -105,12 +113,8 @@ class TrajectoryTrainingMixin:
         max_steps = positive("max_steps", max_steps, _MAX_STEPS)
         plan_kwargs = plan_options(TransitionPlan, plan_kwargs, ("coupling", "name"))
         rule = _rule_of(transport)
-        kept = self._kept_conditions(within)
-        if odd := sorted({"early_stopping", "max_epochs", "monitor"} & set(trainer_kwargs)):
-            raise TypeError(
-                f"`{odd[0]}` has no meaning here: the stage takes `max_steps` steps and has nothing to "
-                "validate on."
-            )
+        named = None if isinstance(within, str) and within == "auto" else self._named(within)
+        only_steps(trainer_kwargs, validated=False)
         adata = self._adata_manager_or_raise().adata
         self.training_frame_ = self._read_conditions(adata)
         training = self._split_of(adata)[0]
@@ -125,6 +129,7 @@ class TrajectoryTrainingMixin:
         plan = TransitionPlan(model, name="trajectory", **plan_kwargs)
         space = ExpressionSpace.fit(self, latents.mean, frame)
         x, knot = space.coordinates(self, latents.mean), line.of(frame[time.name].to_numpy(float))
+        kept = self._kept_by_all(frame, knot) if named is None else named
         cells = Population(x, knot, _groups(frame, kept), growth)
         rng = np.random.default_rng(resolved_seed(None))
         pairs, intervals, log_growth = coupled(cells, line, rule, _PAIRS, rng)
@@ -222,8 +227,6 @@ class TrajectoryTrainingMixin:
             return False
         training = self._split_of(self.adata)[0]
         times = self.training_frame_[condition.name].to_numpy(float)[training]
-        if len(np.unique(times)) < 2:
-            return False
         try:
             Timeline.fit(times)
         except ValueError as error:
@@ -258,7 +261,28 @@ class TrajectoryTrainingMixin:
             raise ValueError("No time is registered. Give `time_key` to `setup_anndata`.")
         return condition
 
-    def _kept_conditions(self, within: Sequence[str]) -> list[Condition]:
+    def _kept_by_all(self, frame: pd.DataFrame, knot: np.ndarray) -> list[Condition]:
+        """Return the conditions that cells can keep: all their combinations occur at all knots."""
+        known = {c.name: c for c in self.conditions if _can_be_kept(c) and c.name != "cell_type"}
+        first = [name for name in ("perturbation", "batch") if name in known]
+        kept: list[Condition] = []
+        for name in [*first, *(name for name in known if name not in first)]:
+            group = _groups(frame, [*kept, known[name]])
+            table = np.zeros((group.max() + 1, knot.max() + 1), dtype=int)
+            np.add.at(table, (group, knot), 1)
+            if (table >= _FEWEST_KEPT).all():
+                kept.append(known[name])
+            elif name == "perturbation" and len(table) > 1:
+                warnings.warn(
+                    "Not every `perturbation` has five cells at every time point, so the ways of cells do not "
+                    "depend on it, and predicted cells keep the label that they come with. `within` says what "
+                    "cells keep.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+        return kept
+
+    def _named(self, within: Sequence[str]) -> list[Condition]:
         names = listed("within", within)
         known = {c.name: c for c in self.conditions if _can_be_kept(c)}
         return [chosen("within", name, known) for name in names]

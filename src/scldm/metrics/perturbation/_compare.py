@@ -52,9 +52,9 @@ def compare(
         Directions of shape (n_genes, d), for example principal components of other cells, for
         ``energy_pcs``; left out by default.
     centroid
-        Cells of all perturbations that a model could learn from, for ``pearson_centroid``: the
-        correlation of changes from their mean, which does not reward what all perturbations share
-        (Systema, see :func:`pearson_delta`); left out by default.
+        Cells of all perturbations that a model could learn from, for a row ``"mean"`` that predicts their mean,
+        and for ``pearson_centroid``: the correlation of changes from that mean, which does not reward what
+        all perturbations share (Systema, see :func:`pearson_delta`); both left out by default.
     n_top
         Number of differentially expressed genes.
     seed
@@ -69,21 +69,24 @@ def compare(
     Raises
     ------
     ValueError
-        If there are too few true cells, or a method has one of the two reserved names.
+        If there are too few true cells, or a method has the name of another row.
     """
     truth, unperturbed = as_dense(true), as_dense(control)
-    reserved = sorted({"no change", "ceiling"} & set(predicted))
+    perturbed = None if centroid is None else as_dense(centroid)
+    own = {"no change", "ceiling"} if perturbed is None else {"no change", "mean", "ceiling"}
+    reserved = sorted(own & set(predicted))
     if reserved:
         raise ValueError(f"`predicted` has {reserved}, which are rows of the table. Rename them.")
     if len(truth) < 4:
         raise ValueError(f"`true` has {len(truth)} cells, and two halves need four.")
     sources = {"no change": unperturbed}
+    if perturbed is not None:
+        sources["mean"] = np.tile(perturbed.mean(axis=0), (len(truth), 1))
     sources |= {name: as_dense(cells) for name, cells in predicted.items()}
     halves = np.array_split(np.random.default_rng(seed).permutation(len(truth)), 2)
     one, two = (truth[half] for half in halves)
     n = min(len(one), len(two), *map(len, sources.values()))
     basis = None if components is None else as_dense(components)
-    perturbed = None if centroid is None else as_dense(centroid)
 
     def scores(target: Array, cells: Array) -> dict[str, float]:
         top = de_genes(target, unperturbed, n_top)
