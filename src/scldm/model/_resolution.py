@@ -14,9 +14,9 @@ from ._blocks import Stream, resolved_seed
 from ._cells import Cells, selected
 from ._choices import flag, positive
 from ._keys import KEYS
+from ._place_warnings import OBSERVED
 from ._proposals import ProposalsMixin, checked_depths
 from ._provenance import recorded
-from ._spatial import OBSERVED
 from ._storage import read_rows
 from ._tissue import UNLIKE, Places, measured
 

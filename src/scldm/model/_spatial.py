@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +9,6 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from scipy.spatial import Delaunay, QhullError
 
 from scldm.diffusion import Sampler
 
@@ -20,6 +18,7 @@ from ._cells import Cells, encoded, selected
 from ._choices import chosen, flag, positive
 from ._generation import from_array
 from ._order import checked_sampler, joint_scale
+from ._place_warnings import warn_of_observed, warn_of_outside, warn_of_twins
 from ._provenance import provenance, recorded
 from ._request import Request, changed, concatenated
 from ._spatial_methods import SPATIAL_METHODS, SpatialJob, SpatialMethod
@@ -28,12 +27,8 @@ from ._spatial_training import SpatialTrainingMixin, Surroundings
 from ._tissue import Finder, Places, Tissue
 from ._types import TypesByLatent
 
-__all__ = ["OBSERVED", "SpatialMixin"]
+__all__ = ["SpatialMixin"]
 
-OBSERVED = "there is an observed cell"
-"""What a warning says of places that are no new ones."""
-
-_FAR = 5.0
 _OWN_COLUMNS = {"place", "sample", "spot"}
 
 
@@ -223,13 +218,13 @@ class SpatialMixin(SpatialTrainingMixin):
         name = self.spatial_["section"]
         seen = self._places_of(cells.frame, name)
         places = Places(x, self._asked_sections(name, conditions, len(x), seen.section))
-        _warn_of_twins(places)
+        warn_of_twins(places)
         finder = self._tissue().among(seen)
         distance, nearest = (found[:, 0] for found in finder.nearest(places, 1))
         if (nearest < 0).any():
             raise ValueError(f"No observed cell is of the `{name}` that is asked for.")
-        _warn_of_observed(distance)
-        _warn_of_outside(finder, places, nearest)
+        warn_of_observed(distance)
+        warn_of_outside(finder, places, nearest)
         seats, upper = finder.beside(places) if adjacent else ([places], None)
         requests = [self._conditions_at(at, cells, finder, conditions, seed) for at in seats]
         joined = Places(*(np.concatenate(parts) for parts in zip(*seats, strict=True)))
@@ -354,50 +349,3 @@ def _lenders(finder: Finder, places: Places, nearest: np.ndarray) -> np.ndarray:
         near = finder.tissue.among(observed.at(cells)).nearest(places.at(rows), 1)[1][:, 0]
         lenders[rows] = cells[near]
     return lenders
-
-
-def _warn_of_twins(places: Places) -> None:
-    both = np.column_stack([places.coordinates, places.section])
-    n_twins = len(both) - len(np.unique(both, axis=0))
-    if n_twins:
-        warnings.warn(
-            f"{n_twins} of {len(both)} `coordinates` occur more than once.",
-            UserWarning,
-            stacklevel=4,
-        )
-
-
-def _warn_of_observed(distance: np.ndarray) -> None:
-    """Warn of places with an observed cell, by the distances to the nearest."""
-    if (distance == 0).any():
-        warnings.warn(
-            f"At {(distance == 0).sum()} of {len(distance)} `coordinates` {OBSERVED}, which takes part in "
-            "what is drawn there. To compare with it, leave it out by `indices` or `adata`.",
-            UserWarning,
-            stacklevel=4,
-        )
-
-
-def _warn_of_outside(finder: Finder, asked: Places, nearest: np.ndarray) -> None:
-    """Warn of places outside the hull of the observed cells, far from any of them."""
-    observed = finder.observed
-    off = asked.coordinates - observed.coordinates[nearest]
-    far = np.linalg.norm(off / finder.tissue.spacing, axis=1) > _FAR
-    for section in np.unique(asked.section[far]):
-        rows = np.flatnonzero(far & (asked.section == section))
-        cells = observed.coordinates[observed.section == section]
-        try:
-            inside = Delaunay(cells).find_simplex(asked.coordinates[rows]) >= 0
-        except QhullError:
-            # cells on one line, or too few, have no inside
-            inside = np.zeros(len(rows), dtype=bool)
-        far[rows] = ~inside
-    if far.any():
-        warnings.warn(
-            f"{far.sum()} of {len(far)} `coordinates` lie outside the observed tissue, up to "
-            f"{np.linalg.norm(off[far], axis=1).max():.4g} in the unit of the coordinates from the nearest "
-            f"cell, where the spacing of cells is {finder.tissue.spacing[0]:.4g}. What is drawn there is a "
-            "guess from afar.",
-            UserWarning,
-            stacklevel=4,
-        )

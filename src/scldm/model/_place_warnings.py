@@ -1,0 +1,65 @@
+"""What is odd about the places where cells are asked for."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from scipy.spatial import Delaunay, QhullError
+
+from ._tissue import Finder, Places
+
+__all__ = ["OBSERVED", "warn_of_observed", "warn_of_outside", "warn_of_twins"]
+
+OBSERVED = "there is an observed cell"
+"""What a warning says of places that are no new ones."""
+
+_FAR = 5.0
+
+
+def warn_of_twins(places: Places) -> None:
+    """Warn of places that are asked for more than once."""
+    both = np.column_stack([places.coordinates, places.section])
+    n_twins = len(both) - len(np.unique(both, axis=0))
+    if n_twins:
+        warnings.warn(
+            f"{n_twins} of {len(both)} `coordinates` occur more than once.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def warn_of_observed(distance: np.ndarray) -> None:
+    """Warn of places with an observed cell, by the distances to the nearest."""
+    if (distance == 0).any():
+        warnings.warn(
+            f"At {(distance == 0).sum()} of {len(distance)} `coordinates` {OBSERVED}, which takes part in "
+            "what is drawn there. To compare with it, leave it out by `indices` or `adata`.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def warn_of_outside(finder: Finder, asked: Places, nearest: np.ndarray) -> None:
+    """Warn of places outside the hull of the observed cells, far from any of them."""
+    observed = finder.observed
+    off = asked.coordinates - observed.coordinates[nearest]
+    far = np.linalg.norm(off / finder.tissue.spacing, axis=1) > _FAR
+    for section in np.unique(asked.section[far]):
+        rows = np.flatnonzero(far & (asked.section == section))
+        cells = observed.coordinates[observed.section == section]
+        try:
+            inside = Delaunay(cells).find_simplex(asked.coordinates[rows]) >= 0
+        except QhullError:
+            # cells on one line, or too few, have no inside
+            inside = np.zeros(len(rows), dtype=bool)
+        far[rows] = ~inside
+    if far.any():
+        warnings.warn(
+            f"{far.sum()} of {len(far)} `coordinates` lie outside the observed tissue, up to "
+            f"{np.linalg.norm(off[far], axis=1).max():.4g} in the unit of the coordinates from the nearest "
+            f"cell, where the spacing of cells is {finder.tissue.spacing[0]:.4g}. What is drawn there is a "
+            "guess from afar.",
+            UserWarning,
+            stacklevel=4,
+        )
