@@ -141,11 +141,10 @@ def judge(task: Task, answers: Answers, seed: int) -> dict[str, pd.DataFrame]:
         for name, question in task.questions.items()
     }
     if len(tables) > 1:
-        truth = {name: log_normalised(q.true.X) for name, q in task.questions.items()}
-        for method, found in answers.items():
-            rank = metrics.discrimination(truth, found).rank
-            for table in tables.values():
-                table.loc[method, "rank"] = rank
+        true = {name: log_normalised(q.true.X) for name, q in task.questions.items()}
+        control = {name: log_normalised(q.control.X) for name, q in task.questions.items()}
+        ranks = metrics.compare_discrimination(true, answers, control, seed=seed)["rank"]
+        tables = {name: table.assign(rank=ranks) for name, table in tables.items()}
     return tables
 
 

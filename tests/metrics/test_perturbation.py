@@ -93,6 +93,31 @@ def test_discrimination():
         perturbation.discrimination({"A": true["A"]}, {"A": true["A"]})
 
 
+def test_compare_discrimination_has_chance_and_ceiling_beside_the_methods():
+    rng = np.random.default_rng(1)
+
+    def cells(place):
+        return rng.normal(place, 0.1, (20, 3))
+
+    true = {name: cells(place) for name, place in zip("ABCD", (0, 1, 3, 6), strict=True)}
+    swapped = {"A": cells(1), "B": cells(0), "C": cells(3), "D": cells(6)}
+    table = perturbation.compare_discrimination(true, {"swapped": swapped}, cells(1.2))
+    assert table.index.tolist() == ["no change", "swapped", "ceiling"]
+    assert table.loc["ceiling"].tolist() == [0, 1]
+    assert table.loc["no change"].tolist() == pytest.approx([0.5, 0.5])
+    # one of three others is nearer for each of the two that are swapped
+    assert table.loc["swapped", "score"] == pytest.approx(1 - 2 / 3 / 4)
+    # controls of their own, which know which is which, are not at chance
+    own = perturbation.compare_discrimination(true, {}, {name: true[name] for name in true})
+    assert own.loc["no change", "rank"] == 0
+    with pytest.raises(ValueError, match=r"`control` has no cells for \['B', 'C', 'D'\]"):
+        perturbation.compare_discrimination(true, {}, {"A": true["A"]})
+    with pytest.raises(ValueError, match=r"`true\['A'\]` has 3 cells"):
+        perturbation.compare_discrimination(true | {"A": true["A"][:3]}, {}, true["A"])
+    with pytest.raises(ValueError, match=r"`predicted` has \['ceiling'\]"):
+        perturbation.compare_discrimination(true, {"ceiling": true}, true["A"])
+
+
 def test_compare_tells_means_from_cells(cells):
     true, control = cells["true"], cells["control"]
     predicted = {"cells": cells["good"], "mean": np.tile(cells["good"].mean(0), (N, 1))}

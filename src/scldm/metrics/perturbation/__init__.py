@@ -18,7 +18,11 @@ from scldm.metrics.perturbation._changes import (
     zero_fraction_gap,
 )
 from scldm.metrics.perturbation._compare import compare
-from scldm.metrics.perturbation._discrimination import Discrimination, discrimination
+from scldm.metrics.perturbation._discrimination import (
+    Discrimination,
+    compare_discrimination,
+    discrimination,
+)
 from scldm.metrics.perturbation._genes import de_genes, de_overlap, differential_expression
 from scldm.metrics.perturbation._synergy import Synergy, synergy
 
@@ -26,6 +30,7 @@ __all__ = [
     "Discrimination",
     "Synergy",
     "compare",
+    "compare_discrimination",
     "cosine_delta",
     "de_genes",
     "de_overlap",

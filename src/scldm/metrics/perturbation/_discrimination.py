@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist
 
 from scldm.metrics._checks import as_dense
 
-__all__ = ["Discrimination", "discrimination"]
+__all__ = ["Discrimination", "compare_discrimination", "discrimination"]
 
 
 class Discrimination(NamedTuple):
@@ -27,9 +28,10 @@ def discrimination(
     """Whether a prediction is nearer to its own perturbation than to others.
 
     For each perturbation, the share of other perturbations whose true mean is nearer to the
-    predicted mean than its own is. The *rank* takes Euclidean distances, the *score* is one less the share by Manhattan distances (after the discrimination score of the
-    Virtual Cell Challenge, whose direction both have; PerturBench's rank counts, for each
-    truth, the predictions that are nearer; here ties count half and no gene is left out). A model that predicts the same for all has 0.5.
+    predicted mean than its own is. The *rank* takes Euclidean distances, the *score* is one less the
+    share by Manhattan distances (after the discrimination score of the Virtual Cell Challenge, whose
+    direction both have; PerturBench's rank counts, for each truth, the predictions that are nearer; here
+    ties count half and no gene is left out). A model that predicts the same for all has 0.5.
 
     Parameters
     ----------
@@ -68,3 +70,61 @@ def discrimination(
         nearer = (distance < right) + 0.5 * (distance == right)
         shares.append((nearer * others).sum(axis=1).mean() / (len(names) - 1))
     return Discrimination(float(shares[0]), float(1 - shares[1]))
+
+
+def compare_discrimination(
+    true: Mapping[str, ArrayLike],
+    predicted: Mapping[str, Mapping[str, ArrayLike]],
+    control: ArrayLike | Mapping[str, ArrayLike],
+    *,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How well several methods tell perturbations apart, beside no change and the ceiling.
+
+    As in :func:`compare`, the true cells of each perturbation are cut into halves, every method is ranked
+    among either half, and the ceiling is what the other half has. One mean for all perturbations ranks as
+    no change does: at 0.5, where all of them are predicted.
+
+    Parameters
+    ----------
+    true
+        True cells by perturbation, at least four of each.
+    predicted
+        Predicted cells by method and perturbation.
+    control
+        Control cells, of all perturbations or by perturbation.
+    seed
+        Seed of the cut into halves.
+
+    Returns
+    -------
+    A row for each method, and ``"no change"`` and ``"ceiling"``, with the columns of
+    :class:`Discrimination`.
+
+    Raises
+    ------
+    ValueError
+        If a perturbation has too few true cells or lacks control cells, a method has the name of
+        another row, or as :func:`discrimination` does.
+    """
+    if reserved := sorted({"no change", "ceiling"} & set(predicted)):
+        raise ValueError(f"`predicted` has {reserved}, which are rows of the table. Rename them.")
+    rng = np.random.default_rng(seed)
+    halves: list[dict[str, ArrayLike]] = [{}, {}]
+    for name, cells in true.items():
+        known = as_dense(cells)
+        if len(known) < 4:
+            raise ValueError(f"`true[{name!r}]` has {len(known)} cells, and two halves need four.")
+        for side, rows in zip(halves, np.array_split(rng.permutation(len(known)), 2), strict=True):
+            side[name] = known[rows]
+    by_name = control if isinstance(control, Mapping) else dict.fromkeys(true, control)
+    if lacking := sorted(set(true) - set(by_name)):
+        raise ValueError(f"`control` has no cells for {lacking}.")
+    sources = {"no change": {name: by_name[name] for name in true}, **predicted}
+    found = {
+        method: [discrimination(side, cells) for side in halves]
+        for method, cells in sources.items()
+    }
+    found["ceiling"] = [discrimination(*halves), discrimination(*halves[::-1])]
+    means = {method: np.mean(both, axis=0) for method, both in found.items()}
+    return pd.DataFrame(means, index=Discrimination._fields).T
