@@ -102,6 +102,8 @@ def test_means(model, reference):
     assert mean.shape == (40, 3) and mean.uns["scldm"]["return_mean"] is True
     x = mean.X.toarray() if sparse.issparse(mean.X) else np.asarray(mean.X)
     assert (x > 0).all() and (x != x.round()).any()
+    # that of counting alone is the root of the mean
+    assert (mean.layers["spread"] >= 0.99 * np.sqrt(x)).all()
     assert mean.obs["source_cell"].tolist() == model.adata.obs_names.tolist()
 
 

@@ -129,10 +129,14 @@ def test_means_are_those_of_the_draws(trained, new):
     _, model = trained
     some = new[:6].copy()
     asked = {"source": "rna", "target": "protein", "seed": 0}
-    mean = model.translate(some, n_samples=300, return_mean=True, **asked).X
+    means = model.translate(some, n_samples=300, return_mean=True, **asked)
+    mean, spread = means.X, means.layers["spread"]
     draws = model.translate(some, n_samples=300, **asked).X.toarray().reshape(6, 300, -1)
     error = 5 * draws.std(axis=1) / np.sqrt(300) + 0.2
     assert (np.abs(draws.mean(axis=1) - mean) < error).all()
+    squares = (draws - draws.mean(axis=1, keepdims=True)) ** 2
+    error = 5 * squares.std(axis=1) / np.sqrt(300) + 0.2
+    assert (np.abs(squares.mean(axis=1) - spread**2) < error).all()
 
 
 def test_names_of_cells_are_kept(trained, new):

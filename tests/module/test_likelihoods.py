@@ -19,7 +19,7 @@ def _outputs(likelihood, seed=0):
 
 
 @pytest.mark.parametrize(("kind", "name"), ALL)
-def test_counts_that_are_drawn_have_the_mean_of_the_distribution(kind, name):
+def test_counts_that_are_drawn_have_the_moments_of_the_distribution(kind, name):
     likelihood = LIKELIHOODS[kind][name]()
     outputs = _outputs(likelihood)
     if "log_theta" in outputs:
@@ -31,6 +31,9 @@ def test_counts_that_are_drawn_have_the_mean_of_the_distribution(kind, name):
     assert (draws == draws.round()).all() and (draws >= 0).all()
     error = 5 * draws.std(0) / 4000**0.5 + 1e-3
     assert ((draws.mean(0) - dist.mean).abs() < error).all()
+    squares = (draws - draws.mean(0)) ** 2
+    error = 5 * squares.std(0) / 4000**0.5 + 1e-2
+    assert ((squares.mean(0) - dist.variance).abs() < error).all()
 
 
 @pytest.mark.parametrize(("kind", "name"), [a for a in ALL if a[1] not in ("nb_mixture", "zinb")])

@@ -75,7 +75,8 @@ class GeneImputationMixin:
         n_samples
             Draws for each cell.
         return_mean
-            Return expected counts, means over the draws, in place of counts.
+            Return expected counts, means over the draws, in place of counts, and in
+            ``layers["spread"]`` the standard deviation of counts over draws.
         seed, batch_size
             As in :meth:`generate`; training takes the seed too.
         train_kwargs
@@ -248,7 +249,9 @@ def _like_cells(
     obs = cells.adata.obs.iloc[rows]
     # columns of scvi-tools are those of the registered data
     obs = obs[[column for column in obs if not str(column).startswith("_scvi")]].copy()
-    result = AnnData(new.X, obs=obs.set_axis(new.obs_names), var=new.var.copy())
+    result = AnnData(
+        new.X, obs=obs.set_axis(new.obs_names), var=new.var.copy(), layers=dict(new.layers)
+    )
     result.obs["source_cell"] = cells.adata.obs_names[rows].to_numpy()
     for key, values in cells.adata.obsm.items():
         framed = hasattr(values, "iloc")

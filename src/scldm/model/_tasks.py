@@ -248,19 +248,28 @@ class TasksMixin:
         latents_of: Callable[[int, np.ndarray], tuple[Tensor, Tensor]],
         modalities: list[str],
         n_samples: int,
-    ) -> dict[str, np.ndarray]:
-        """Return expected counts by modality, means over the samples that follow one another."""
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Return expected counts by modality, means over the samples that follow one another.
+
+        And their standard deviations: of counting, and of what the samples differ in.
+        """
         n = len(frame) // n_samples
-        means = {m: np.zeros((n, len(self.features(m))), np.float32) for m in modalities}
+        means, squares = (
+            {m: np.zeros((n, len(self.features(m))), np.float32) for m in modalities}
+            for _ in range(2)
+        )
         inputs = self._decoder_inputs(frame)
         for block, rows, padded in blocks(len(frame)):
             z, log_sizes = latents_of(block, padded)
             own = {name: values[padded] for name, values in inputs.items()}
             at = np.arange(rows.start, rows.stop) // n_samples
             for name in modalities:
-                mean = self._distribution_of(name, z, log_sizes, own).mean[: len(at)]
-                np.add.at(means[name], at, mean.cpu().numpy() / n_samples)
-        return means
+                dist = self._distribution_of(name, z, log_sizes, own)
+                mean, variance = (x[: len(at)].cpu().numpy() for x in (dist.mean, dist.variance))
+                np.add.at(means[name], at, mean / n_samples)
+                np.add.at(squares[name], at, (variance + mean**2) / n_samples)
+        spreads = {m: np.sqrt(np.maximum(squares[m] - means[m] ** 2, 0)) for m in modalities}
+        return means, spreads
 
 
 def _warn_of_missing(modality: str, missing: list[str], n_features: int) -> None:

@@ -63,7 +63,8 @@ class TranslationMixin(TasksMixin):
         n_samples
             Draws for each cell.
         return_mean
-            Return expected counts, means over the draws, in place of counts.
+            Return expected counts, means over the draws, in place of counts, and in
+            ``layers["spread"]`` the standard deviation of counts over draws.
         seed, batch_size, sampler, steps, show_progress
             As in :meth:`generate`.
         guidance_scale
@@ -105,8 +106,9 @@ class TranslationMixin(TasksMixin):
         n_cells = len(task.frame)
         rows = np.repeat(np.arange(n_cells), n_samples)
         frame, latents_of = self._sampling(task, rows, seed, rule, n_steps, guidance_scale)
+        spreads: dict[str, np.ndarray] = {}
         if return_mean:
-            counts = self._means_of(frame, latents_of, targets, n_samples)
+            counts, spreads = self._means_of(frame, latents_of, targets, n_samples)
             rows, frame = np.arange(n_cells), task.frame
         else:
             counts, _ = self._counts_of(
@@ -118,6 +120,8 @@ class TranslationMixin(TasksMixin):
         obs = self._cells(frame, index)
         obs.obs["source_cell"] = names.to_numpy()
         parts = {name: self._part(name, x, index) for name, x in counts.items()}
+        for name, spread in spreads.items():
+            parts[name].layers["spread"] = spread
         new: AnnData | MuData = self._with_obs(parts, obs)
         new.uns["scldm"] = {
             **provenance(),
@@ -200,7 +204,7 @@ class TranslationMixin(TasksMixin):
             rows = np.repeat(lacking, n_samples)
             frame, latents_of = self._sampling(task, rows, seed, rule, n_steps)
             if return_mean:
-                new = self._means_of(frame, latents_of, wanted, n_samples)
+                new, _ = self._means_of(frame, latents_of, wanted, n_samples)
             else:
                 new, _ = self._counts_of(frame, latents_of, wanted, seed, batch_size)
         parts = {}

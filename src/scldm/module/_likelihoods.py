@@ -179,6 +179,17 @@ class ProteinCounts(Likelihood):
         _set_bias(heads, "log_theta", theta.log())
 
 
+class _Mixture(NegativeBinomialMixture):
+    """With the variance that scvi-tools leaves out."""
+
+    @property
+    def variance(self) -> Tensor:
+        """Return that of counts."""
+        share = self.mixture_probs
+        within = self.mean + (share * self.mu1**2 + (1 - share) * self.mu2**2) / self.theta1
+        return within + share * (1 - share) * (self.mu2 - self.mu1) ** 2
+
+
 class ProteinMixture(Likelihood):
     r"""A mixture of two negative binomials: antibodies that drift, and antibodies that bind.
 
@@ -193,7 +204,7 @@ class ProteinMixture(Likelihood):
     def distribution(self, outputs: Mapping[str, Tensor], log_size: Tensor) -> Distribution:
         background = outputs["log_background"].clamp(max=_LARGEST_LOG_RATE).exp()
         excess = outputs["log_excess"].clamp(max=_LARGEST_LOG_RATE - 4).exp()
-        return NegativeBinomialMixture(
+        return _Mixture(
             mu1=background,
             mu2=background * (1 + excess),
             theta1=_theta(outputs),
