@@ -526,6 +526,16 @@ def test_cells_must_be_control_cells(trained):
         trained.predict_perturbation(trained.adata, "KLF1", 1.0)
 
 
+def test_names_of_cells_must_tell_them_apart(trained):
+    cells = control_cells(trained, 3)
+    cells.obs_names = ["a", "a", "b"]
+    with pytest.raises(ValueError, match="`adata.obs_names` has a name twice"):
+        trained.predict_perturbation(cells, "KLF1", 1.0)
+    # one cell may be asked twice
+    new = trained.predict_perturbation(cells, "KLF1", 1.0, indices=[1, 2, 2], seed=0)
+    assert new.obs["source_cell"].tolist() == ["a", "b", "b"]
+
+
 def test_what_was_not_registered(adata, setup):
     for key, given, message in (
         ("dose_key", {"perturbation": "KLF1", "dose": 1.0}, "no dose is registered"),

@@ -92,8 +92,14 @@ def test_same_seed_same_table(trained):
         ({"target": ["gene_0"], "doses": []}, "`doses` is empty"),
         ({"target": ["gene_0"], "perturbations": ["MYC"], "doses": 1.0}, "'MYC'"),
         ({"target": ["gene_0"], "n_bootstrap": 0}, "`n_bootstrap=0`"),
+        ({"target": ["gene_0"], "max_cells": 1}, "`max_cells` leave 1 control cell"),
     ],
 )
 def test_clear_errors(trained, asked, message):
     with pytest.raises(ValueError, match=message):
         trained.screen(**(SETTINGS | asked))
+
+
+def test_a_distance_needs_two_cells_of_the_target(trained):
+    with pytest.raises(ValueError, match="`target` has 1 cell"):
+        trained.screen(doses=1.0, target=cells_of(trained, "KLF1")[:1].copy(), **SETTINGS)

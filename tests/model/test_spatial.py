@@ -906,13 +906,23 @@ def test_cells_between_sections_are_as_in_one_of_them(stack):
 
 def test_beyond_the_outer_sections_cells_are_as_in_them(stack):
     x = stack.adata.obsm["spatial_3d"]
-    for depth, off in ((x[:, 2].min(), -1.0), (x[:, 2].max(), 1.0)):
+    depths = np.unique(x[:, 2])
+    gap = depths[1] - depths[0]
+    for depth, way in ((depths[0], -1), (depths[-1], 1)):
         plane = x[x[:, 2] == depth][:9, :2] + 1.0
-        there, beyond = (
-            stack.impute_sections(z=z, coordinates=plane, seed=0, steps=1)
-            for z in (depth, depth + off)
+        ask = {"coordinates": plane, "seed": 0, "steps": 1}
+        there = stack.impute_sections(z=depth, **ask)
+        with warnings.catch_warnings():
+            # a section is as thick as that
+            warnings.filterwarnings("error", message=".*above or below")
+            near = stack.impute_sections(z=depth + 0.4 * way * gap, **ask)
+        with pytest.warns(UserWarning, match="9 of 9 `coordinates` lie above or below") as caught:
+            beyond = stack.impute_sections(z=depth + 2 * way * gap, **ask)
+        (text,) = [str(w.message) for w in caught if "above or below" in str(w.message)]
+        assert float(re.search(r"[\d.]+(?= in the unit)", text)[0]) == pytest.approx(
+            2 * gap, rel=0.01
         )
-        assert (there.X != beyond.X).nnz == 0
+        assert (there.X != near.X).nnz == (there.X != beyond.X).nnz == 0
 
 
 def test_only_in_a_stack_are_there_adjacent_sections(model, hole):

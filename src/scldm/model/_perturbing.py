@@ -102,7 +102,7 @@ class PerturbingMixin(PerturbationTrainingMixin):
         ------
         ValueError
             If no perturbation is registered, it is not known, a dose is given and none is registered,
-            cells are not control cells, or a value is not allowed.
+            cells are not control cells or have a name in common, or a value is not allowed.
         RuntimeError
             If the stage that the method needs is not trained.
 
@@ -127,6 +127,11 @@ class PerturbingMixin(PerturbationTrainingMixin):
             )
         rule, n_steps = deterministic(sampler, steps, default=None)
         cells = self._control_cells(adata, indices, condition)
+        if not cells.adata.obs_names[np.unique(cells.rows)].is_unique:
+            raise ValueError(
+                "`adata.obs_names` has a name twice, and `source_cell` of the result would not say which "
+                "cell it is. Call `adata.obs_names_make_unique()` first."
+            )
         seed = resolved_seed(seed)
         asked = self._perturbed_request(cells, condition, perturbation, dose, seed)
         source = np.repeat(np.arange(len(cells.rows)), n_samples)

@@ -9,12 +9,13 @@ from scipy.spatial import Delaunay, QhullError
 
 from ._tissue import Finder, Places
 
-__all__ = ["OBSERVED", "warn_of_observed", "warn_of_outside", "warn_of_twins"]
+__all__ = ["OBSERVED", "warn_of_depth", "warn_of_observed", "warn_of_outside", "warn_of_twins"]
 
 OBSERVED = "there is an observed cell"
 """What a warning says of places that are no new ones."""
 
 _FAR = 5.0
+_DEEP = 0.5
 
 
 def warn_of_twins(places: Places) -> None:
@@ -60,6 +61,27 @@ def warn_of_outside(finder: Finder, asked: Places, nearest: np.ndarray) -> None:
             f"{np.linalg.norm(off[far], axis=1).max():.4g} in the unit of the coordinates from the nearest "
             f"cell, where the spacing of cells is {finder.tissue.spacing[0]:.4g}. What is drawn there is a "
             "guess from afar.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def warn_of_depth(finder: Finder, asked: Places) -> None:
+    """Warn of places in a stack that lie above or below all of its sections."""
+    if not finder.tissue.stacked:
+        return
+    observed, z = finder.observed, asked.coordinates[:, 2]
+    beyond = np.zeros(len(asked))
+    for section in np.unique(asked.section):
+        rows = asked.section == section
+        depths = observed.coordinates[observed.section == section, 2]
+        beyond[rows] = np.maximum(depths.min() - z[rows], z[rows] - depths.max())
+    deep = beyond > _DEEP * finder.tissue.spacing[2]
+    if deep.any():
+        warnings.warn(
+            f"{deep.sum()} of {len(deep)} `coordinates` lie above or below all observed sections, up to "
+            f"{beyond.max():.4g} in the unit of the coordinates, where sections are {finder.tissue.spacing[2]:.4g} "
+            "apart. Nothing is known of what is there; cells are drawn as if the outer section went on.",
             UserWarning,
             stacklevel=4,
         )

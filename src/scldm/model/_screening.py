@@ -24,6 +24,7 @@ from ._perturbation_methods import PerturbationMethod
 __all__ = ["ScreeningMixin"]
 
 _TARGET_SUM = 1e4
+_FEWEST = 2
 
 
 class ScreeningMixin:
@@ -79,7 +80,8 @@ class ScreeningMixin:
         Raises
         ------
         ValueError
-            If a perturbation, a dose or the target is not allowed.
+            If a perturbation, a dose or the target is not allowed, or there is one control cell, or one
+            cell of the target.
         RuntimeError
             If the model is not trained.
         """
@@ -90,6 +92,11 @@ class ScreeningMixin:
         rng = np.random.default_rng(seed)
         cells = self._control_cells(adata, indices, condition)
         few = np.sort(rng.permutation(len(cells.rows))[: positive("max_cells", max_cells)])
+        if len(few) < _FEWEST:
+            raise ValueError(
+                f"`adata`, `indices` and `max_cells` leave {len(few)} control cell, and intervals need "
+                f"{_FEWEST} or more."
+            )
         cells = cells.at(few)
         aim = self._target(target, max_cells, rng)
         tried = self._tried(perturbations, doses)
@@ -148,6 +155,8 @@ class ScreeningMixin:
         if isinstance(target, AnnData):
             cells = selected(self, target, None)
             cells = cells.at(np.sort(rng.permutation(len(cells.rows))[:max_cells]))
+            if len(cells.rows) < _FEWEST:
+                raise ValueError(f"`target` has 1 cell, and distances need {_FEWEST} or more.")
             known = encoded(self, cells)
             # drawn from their posteriors, as predicted cells are
             noise = rng.standard_normal(known.mean.shape)

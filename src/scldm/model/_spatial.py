@@ -18,7 +18,7 @@ from ._cells import Cells, encoded, selected
 from ._choices import chosen, flag, positive
 from ._generation import from_array
 from ._order import checked_sampler, joint_scale
-from ._place_warnings import warn_of_observed, warn_of_outside, warn_of_twins
+from ._place_warnings import warn_of_depth, warn_of_observed, warn_of_outside, warn_of_twins
 from ._provenance import provenance, recorded
 from ._request import Request, changed, concatenated
 from ._spatial_methods import SPATIAL_METHODS, SpatialJob, SpatialMethod
@@ -138,8 +138,8 @@ class SpatialMixin(SpatialTrainingMixin):
         Warns
         -----
         UserWarning
-            If places lie outside the tissue, which says how far, coordinates occur twice, or an observed cell
-            is there.
+            If places lie outside the tissue or beyond the outer sections of a stack, which says how far,
+            coordinates occur twice, or an observed cell is there.
         """
         way = method
         if not isinstance(way, SpatialMethod):
@@ -225,6 +225,7 @@ class SpatialMixin(SpatialTrainingMixin):
             raise ValueError(f"No observed cell is of the `{name}` that is asked for.")
         warn_of_observed(distance)
         warn_of_outside(finder, places, nearest)
+        warn_of_depth(finder, places)
         seats, upper = finder.beside(places) if adjacent else ([places], None)
         requests = [self._conditions_at(at, cells, finder, conditions, seed) for at in seats]
         joined = Places(*(np.concatenate(parts) for parts in zip(*seats, strict=True)))
