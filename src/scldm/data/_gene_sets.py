@@ -1,13 +1,14 @@
 """Gene sets: read from files, and put beside the genes of a data set."""
 
 import os
-import warnings
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+
+from scldm._warnings import warn
 
 __all__ = ["add_gene_sets", "read_gmt"]
 
@@ -92,19 +93,15 @@ def add_gene_sets(
             f"{_cut(genes_of[none[0]], 3)}. Leave them out if they do not."
         )
     if small := [name for name in genes_of if inside[name].sum() < min_genes]:
-        _warn(f"Sets with fewer than {min_genes} genes in `adata` are left out: {_cut(small)}.")
+        warn(f"Sets with fewer than {min_genes} genes in `adata` are left out: {_cut(small)}.")
     kept = [name for name in genes_of if name not in set(small)]
     if not kept:
         raise ValueError(f"`sets` has no set with {min_genes} or more genes in `adata`.")
     wanted = {gene for name in kept for gene in genes_of[name]}
     if missing := sorted(wanted - set(adata.var_names)):
-        _warn(f"{len(missing)} of {len(wanted)} genes are not in `adata`: {_cut(missing)}.")
+        warn(f"{len(missing)} of {len(wanted)} genes are not in `adata`: {_cut(missing)}.")
     membership = np.column_stack([inside[name] for name in kept]).astype(np.float32)
     adata.varm[key] = pd.DataFrame(membership, index=adata.var_names, columns=kept)
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, UserWarning, stacklevel=3)
 
 
 def _cut(names: Collection[str], limit: int = 10) -> str:

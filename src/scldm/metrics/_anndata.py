@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from scldm._warnings import warn
 from scldm.metrics._checks import Counts, as_csr, require_integers
 
 if TYPE_CHECKING:
@@ -167,9 +167,8 @@ def generated_counts(generated: AnnData, layer: str | None, name: str) -> sparse
     present = layer if layer in generated.layers else None
     counts = counts_of(generated, present, name)
     if (counts.data != np.rint(counts.data)).any():
-        warnings.warn(
+        warn(
             f"`{name}` holds values that are not integers, so these are not counts; they are "
-            "compared as they are.",
-            stacklevel=4,
+            "compared as they are."
         )
     return counts

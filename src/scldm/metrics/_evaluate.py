@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +10,7 @@ import pandas as pd
 import scanpy as sc
 from anndata import AnnData
 
+from scldm._warnings import warn
 from scldm.metrics._anndata import align_genes, as_cells, generated_counts, labels_of, real_counts
 from scldm.metrics._checks import Counts
 from scldm.metrics._labels import LabelFidelity
@@ -380,18 +380,16 @@ def _warn_of_unknown_labels(reference: Reference, samples: Mapping[str, Cells]) 
     for name, cells in {"real": reference.test, **samples}.items():
         known = np.isin(cells.labels, reference.classifier.labels_)
         if not known.all():
-            warnings.warn(
+            warn(
                 f"{np.sum(~known)} cells of `{name}` are left out of `label_f1`, since no "
-                f"training cell has their label: {sorted(set(cells.labels[~known].tolist()))}.",
-                stacklevel=4,
+                f"training cell has their label: {sorted(set(cells.labels[~known].tolist()))}."
             )
 
 
 def _warn_of_shared_cells(real: AnnData, real_train: AnnData) -> None:
     shared = real.obs_names.intersection(real_train.obs_names)
     if len(shared):
-        warnings.warn(
+        warn(
             f"`real` and `real_train` share {len(shared)} cell names, for example {shared[0]!r}. "
-            "If these are the same cells, the floor is too low.",
-            stacklevel=4,
+            "If these are the same cells, the floor is too low."
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -15,6 +14,7 @@ from anndata import AnnData
 from scipy.stats import norm
 from scipy.stats import t as student
 
+from scldm._warnings import warn
 from scldm.diffusion import Sampler
 
 from ._blocks import resolved_seed
@@ -288,11 +288,9 @@ class FatesMixin:
                 f"`fates` has {few}, of which there are less than {_FEWEST_CELLS} cells."
             )
         if few:
-            warnings.warn(
+            warn(
                 f"{shortened(few)} are no fates: less than {_FEWEST_CELLS} training cells of time "
-                f"{line.knots[knot]:g} are of them.",
-                UserWarning,
-                stacklevel=3,
+                f"{line.knots[knot]:g} are of them."
             )
         chosen = [fate for fate in wanted if fate not in few]
         if not chosen:

@@ -6,7 +6,6 @@ import errno
 import os
 import pickle
 import shutil
-import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -21,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from scvi.model._utils import parse_device_args
 
 from scldm._version import __version__
+from scldm._warnings import warn
 
 from ._choices import flag, place, text
 from ._plain import from_plain, to_plain
@@ -320,10 +320,8 @@ def _saved_data(folder: Path, prefix: str) -> Any:
         path = folder / f"{prefix}{name}"
         if path.is_file():
             return read(path)
-    warnings.warn(
+    warn(
         "No data were saved with the model and none were given; it is loaded without. Pass "
-        "`adata=False` to say that this is meant.",
-        UserWarning,
-        stacklevel=3,
+        "`adata=False` to say that this is meant."
     )
     return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from scldm._warnings import warn
 from scldm.train import FineTuningPlan, JointDataModule, Latents
 
 from ._choices import positive, weight
@@ -129,12 +129,10 @@ class FineTuningMixin:
                 f"{i} from {row.variance_before:.3g} to {row.variance_after:.3g}"
                 for i, row in lost.iterrows()
             )
-            warnings.warn(
+            warn(
                 f"{len(lost)} of {active.sum()} active latents lost more than half of their "
                 f"variance in fine-tuning: {numbers}. See `latent_check_`; with a lower "
-                "`diffusion_weight` or `lr` they would lose less.",
-                UserWarning,
-                stacklevel=3,
+                "`diffusion_weight` or `lr` they would lose less."
             )
 
     def _spread(self, latents: Latents) -> pd.DataFrame:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +16,7 @@ from mudata import MuData
 from scipy import sparse
 
 from scldm._randomness import kept_choices
+from scldm._warnings import warn
 
 from ._blocks import resolved_seed
 from ._cells import Cells, selected
@@ -115,11 +115,9 @@ class GeneImputationMixin:
         own = self._shared_counts(cells, shared)
         measured = np.asarray(own.X.sum(axis=1)).ravel() > 0
         if not measured.all():
-            warnings.warn(
+            warn(
                 f"{(~measured).sum()} of {len(measured)} cells have no count of a shared gene; they are "
-                "left out.",
-                UserWarning,
-                stacklevel=2,
+                "left out."
             )
             cells, own = cells.at(np.flatnonzero(measured)), own[measured].copy()
         with kept_choices():
@@ -226,11 +224,9 @@ def _joined(
     # a reference cell without a count in one of the two says nothing of it
     rows = whole[0] & whole[1]
     if not rows.all():
-        warnings.warn(
+        warn(
             f"{(~rows).sum()} of {len(rows)} cells of the reference have no count of a shared or of a "
-            "further gene; they are left out.",
-            UserWarning,
-            stacklevel=3,
+            "further gene; they are left out."
         )
     counts = sparse.vstack([seen[0].X[rows], own.X], format="csr")
     names = [*reference.obs_names[rows], *own.obs_names]

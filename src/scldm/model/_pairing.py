@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+
+from scldm._warnings import warn
 
 from ._conditions import Category, Condition
 from ._doses import Doses
@@ -99,11 +100,9 @@ def compared(
         else:
             without.append({name: first[name] for name in ["perturbation", *columns]})
     if without:
-        warnings.warn(
+        warn(
             f"No control cell ({perturbation.control!r}) is like the cells of {shortened(without, 3)}; "
-            "they are left out when changes are learned.",
-            UserWarning,
-            stacklevel=4,
+            "they are left out when changes are learned."
         )
     return groups
 

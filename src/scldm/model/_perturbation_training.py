@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from scldm._warnings import warn
 from scldm.diffusion import COUPLINGS
 from scldm.module import TransitionDiffusion
 from scldm.train import CellGroup, GroupDataModule, TransitionPlan
@@ -138,11 +139,7 @@ class PerturbationTrainingMixin:
             warnings.simplefilter("ignore")
             groups = self._compared(self._split_of(self.adata)[0])
         if not groups:
-            warnings.warn(
-                f"Nothing is learned of perturbations: {self._no_groups()}",
-                UserWarning,
-                stacklevel=3,
-            )
+            warn(f"Nothing is learned of perturbations: {self._no_groups()}")
         return bool(groups)
 
     def _no_groups(self) -> str:

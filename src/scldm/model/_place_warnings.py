@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from scipy.spatial import Delaunay, QhullError
+
+from scldm._warnings import warn
 
 from ._tissue import Finder, Places
 
@@ -23,21 +23,15 @@ def warn_of_twins(places: Places) -> None:
     both = np.column_stack([places.coordinates, places.section])
     n_twins = len(both) - len(np.unique(both, axis=0))
     if n_twins:
-        warnings.warn(
-            f"{n_twins} of {len(both)} `coordinates` occur more than once.",
-            UserWarning,
-            stacklevel=4,
-        )
+        warn(f"{n_twins} of {len(both)} `coordinates` occur more than once.")
 
 
 def warn_of_observed(distance: np.ndarray) -> None:
     """Warn of places with an observed cell, by the distances to the nearest."""
     if (distance == 0).any():
-        warnings.warn(
+        warn(
             f"At {(distance == 0).sum()} of {len(distance)} `coordinates` {OBSERVED}, which takes part in "
-            "what is drawn there. To compare with it, leave it out by `indices` or `adata`.",
-            UserWarning,
-            stacklevel=4,
+            "what is drawn there. To compare with it, leave it out by `indices` or `adata`."
         )
 
 
@@ -56,13 +50,11 @@ def warn_of_outside(finder: Finder, asked: Places, nearest: np.ndarray) -> None:
             inside = np.zeros(len(rows), dtype=bool)
         far[rows] = ~inside
     if far.any():
-        warnings.warn(
+        warn(
             f"{far.sum()} of {len(far)} `coordinates` lie outside the observed tissue, up to "
             f"{np.linalg.norm(off[far], axis=1).max():.4g} in the unit of the coordinates from the nearest "
             f"cell, where the spacing of cells is {finder.tissue.spacing[0]:.4g}. What is drawn there is a "
-            "guess from afar.",
-            UserWarning,
-            stacklevel=4,
+            "guess from afar."
         )
 
 
@@ -78,10 +70,8 @@ def warn_of_depth(finder: Finder, asked: Places) -> None:
         beyond[rows] = np.maximum(depths.min() - z[rows], z[rows] - depths.max())
     deep = beyond > _DEEP * finder.tissue.spacing[2]
     if deep.any():
-        warnings.warn(
+        warn(
             f"{deep.sum()} of {len(deep)} `coordinates` lie above or below all observed sections, up to "
             f"{beyond.max():.4g} in the unit of the coordinates, where sections are {finder.tissue.spacing[2]:.4g} "
-            "apart. Nothing is known of what is there; cells are drawn as if the outer section went on.",
-            UserWarning,
-            stacklevel=4,
+            "apart. Nothing is known of what is there; cells are drawn as if the outer section went on."
         )

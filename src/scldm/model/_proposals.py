@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from anndata import AnnData
 from scipy.spatial import QhullError
+
+from scldm._warnings import warn
 
 from ._blocks import Stream, resolved_seed
 from ._cells import selected
@@ -123,10 +124,8 @@ class ProposalsMixin:
 
         places = spread_out(draw, n, closest, occupied) * spacing
         if n_places is not None and len(places) < n:
-            warnings.warn(
-                f"`n_places={n_places}`: {len(places)} places fit at the distance that cells keep.",
-                UserWarning,
-                stacklevel=2,
+            warn(
+                f"`n_places={n_places}`: {len(places)} places fit at the distance that cells keep."
             )
         if level is None:
             return places

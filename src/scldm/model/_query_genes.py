@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
+
+from scldm._warnings import warn
 
 from ._fields import shortened
 from ._keys import KEYS
@@ -42,11 +43,9 @@ def with_genes(adata: AnnData, genes: pd.Index) -> AnnData:
         )
     if not len(missing):
         return adata[:, genes].copy()
-    warnings.warn(
+    warn(
         f"`adata` lacks {len(missing)} of the {len(genes)} genes of the model, which are filled with "
-        f"zeros: {shortened(missing, 5)}.",
-        UserWarning,
-        stacklevel=3,
+        f"zeros: {shortened(missing, 5)}."
     )
     blank = sparse.csr_matrix((adata.n_obs, len(missing)), dtype=np.float32)
     filling = AnnData(

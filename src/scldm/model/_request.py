@@ -7,13 +7,14 @@ for are the exception: they are neither drawn nor given to the network.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from scldm._warnings import warn
 
 from ._array_conditions import Coordinates
 from ._choices import positive
@@ -251,11 +252,9 @@ def _warn_beyond(
             slack = _ROUNDING * max(abs(low), abs(high))
             beyond = asked[(asked < low - slack) | (asked > high + slack)]
             if len(beyond):
-                warnings.warn(
+                warn(
                     f"`{argument}` has {beyond.iloc[0]:.6g}, outside of what training cells have, {low:.6g} to "
-                    f"{high:.6g}. What is made there is a guess.",
-                    UserWarning,
-                    stacklevel=4,
+                    f"{high:.6g}. What is made there is a guess."
                 )
                 break
 
@@ -350,11 +349,9 @@ def _warn_of_unmatched(
     drawn = [
         a for c in conditions for a in c.arguments if not set(missing).isdisjoint(c.columns(a))
     ]
-    warnings.warn(
+    warn(
         f"No training cell has {shortened(unmatched, 3)}; {shortened(drawn)} were drawn from all "
-        "training cells.",
-        UserWarning,
-        stacklevel=4,
+        "training cells."
     )
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
+from scldm._warnings import warn
+
 from ._blocks import Stream, resolved_seed
 from ._cells import Cells, selected
 from ._choices import flag, positive
@@ -237,11 +239,9 @@ class ResolutionMixin(ProposalsMixin):
         size = np.asarray(counts.sum(axis=1)).ravel()
         without = np.setdiff1d(np.arange(len(size)), spot)
         if len(without):
-            warnings.warn(
+            warn(
                 f"{len(without)} of {len(size)} spots, with {size[without].sum() / size.sum():.3g} of all "
-                "counts, have no place; their counts are left out.",
-                UserWarning,
-                stacklevel=3,
+                "counts, have no place; their counts are left out."
             )
         new.X = _divided(
             counts, spot, new.obs, expected, np.random.default_rng((seed, Stream.COUNTS))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from scldm._warnings import warn
 from scldm.module import NEIGHBOURS, PLACE, LatentDiffusion, spatial_diffusion
 from scldm.train import ContextDataModule, DiffusionPlan, Latents
 
@@ -221,7 +221,7 @@ class SpatialTrainingMixin:
         try:
             _check_spread(self._places_of(self.training_frame_, name), name)
         except ValueError as error:
-            warnings.warn(f"Nothing of space is learned: {error}", UserWarning, stacklevel=3)
+            warn(f"Nothing of space is learned: {error}")
             return False
         return True
 
@@ -282,12 +282,10 @@ def _warn_of_units(places: Places, stacked: bool, section: str | None) -> None:
     parts = [np.flatnonzero(places.section == code) for code in np.unique(places.section)]
     steps = [measured(places.at(rows), stacked)[1][0] for rows in parts if len(rows) >= _MANY]
     if steps and max(steps) > UNLIKE * min(steps):
-        warnings.warn(
+        warn(
             f"The spacing of cells differs between sections (`section={section!r}`), from {min(steps):.4g} to "
             f"{max(steps):.4g}; one spacing is used for all. If their coordinates are in different units, "
-            "divide them by their spacing first.",
-            UserWarning,
-            stacklevel=3,
+            "divide them by their spacing first."
         )
 
 
@@ -295,9 +293,7 @@ def _warn_of_twins(places: Places) -> None:
     both = np.column_stack([places.coordinates, places.section])
     n_twins = len(both) - len(np.unique(both, axis=0))
     if n_twins:
-        warnings.warn(
+        warn(
             f"{n_twins} of {len(both)} cells have the coordinates of another. If segments of one cell "
-            "were counted as cells, what lies around them says too much.",
-            UserWarning,
-            stacklevel=3,
+            "were counted as cells, what lies around them says too much."
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
+from scldm._warnings import warn
 from scldm.diffusion import Sampler
 from scldm.module import ASKED, PRESENT, counts_key, given_key
 from scldm.train import Latents
@@ -273,10 +273,8 @@ class TasksMixin:
 
 
 def _warn_of_missing(modality: str, missing: list[str], n_features: int) -> None:
-    warnings.warn(
+    warn(
         f"The {modality} data lack {len(missing)} of the model's {n_features} features, which are "
         f"taken for zero: {shortened(missing, 5)}. All are in `uns['scldm']['missing_features']` of "
-        "the result.",
-        UserWarning,
-        stacklevel=4,
+        "the result."
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import beta as beta_distribution
 
+from scldm._warnings import warn
 from scldm.diffusion import Transport
 from scldm.metrics import energy_distance
 
@@ -149,12 +150,10 @@ def coupled(
         later = np.flatnonzero(cells.knot == before + 1)
         shared = np.intersect1d(cells.group[early], cells.group[later])
         if missing := int((~np.isin(cells.group[early], shared)).sum()):
-            warnings.warn(
+            warn(
                 f"{missing} cells of time {line.knots[before]:g} have none like them, in what cells are "
                 f"coupled `within`, at time {line.knots[before + 1]:g}; what becomes of them is guessed "
-                "from others.",
-                UserWarning,
-                stacklevel=4,
+                "from others."
             )
         early = early[np.isin(cells.group[early], shared)]
         if not len(early):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
+from scldm._warnings import warn
 from scldm.diffusion import Sampler
 
 from ._blocks import Stream, blocks, resolved_seed
@@ -304,11 +304,9 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
 def _warn_beyond(job: TrajectoryJob) -> None:
     last = job.line.knots[-1]
     if job.times.max() > last:
-        warnings.warn(
+        warn(
             f"`times` has {job.times.max():g}, beyond the last time point of the training cells, "
-            f"{last:g}; cells stay as they were last.",
-            UserWarning,
-            stacklevel=3,
+            f"{last:g}; cells stay as they were last."
         )
 
 

@@ -12,6 +12,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
+from scldm._warnings import warn
 from scldm.diffusion import TRANSPORTS, Transport
 from scldm.module import TransitionDiffusion
 from scldm.nn import FourierEmbedder
@@ -230,7 +231,7 @@ class TrajectoryTrainingMixin:
         try:
             Timeline.fit(times)
         except ValueError as error:
-            warnings.warn(f"No trajectories are learned: {error}", UserWarning, stacklevel=3)
+            warn(f"No trajectories are learned: {error}")
             return False
         return True
 
@@ -273,12 +274,10 @@ class TrajectoryTrainingMixin:
             if (table >= _FEWEST_KEPT).all():
                 kept.append(known[name])
             elif name == "perturbation" and len(table) > 1:
-                warnings.warn(
+                warn(
                     "Not every `perturbation` has five cells at every time point, so the ways of cells do not "
                     "depend on it, and predicted cells keep the label that they come with. `within` says what "
-                    "cells keep.",
-                    UserWarning,
-                    stacklevel=3,
+                    "cells keep."
                 )
         return kept
 
