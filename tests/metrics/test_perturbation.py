@@ -110,6 +110,17 @@ def test_compare_discrimination_has_chance_and_ceiling_beside_the_methods():
     # controls of their own, which know which is which, are not at chance
     own = perturbation.compare_discrimination(true, {}, {name: true[name] for name in true})
     assert own.loc["no change", "rank"] == 0
+    # of some perturbations only, all are ranked among all
+    table = perturbation.compare_discrimination(
+        true, {"near": {"D": cells(4)}, "far": {"D": cells(2)}}, cells(1.2)
+    )
+    assert table["rank"].tolist() == pytest.approx([1, 1 / 3, 1, 0])
+    with pytest.raises(ValueError, match=r"`predicted` has \['A', 'B'\] of some methods only"):
+        perturbation.compare_discrimination(
+            true, {"one": {"A": cells(0)}, "other": {"B": cells(1)}}, cells(1)
+        )
+    with pytest.raises(TypeError, match=r"`predicted\['A'\]` is a ndarray"):
+        perturbation.compare_discrimination(true, {"A": true["A"]}, cells(1))
     with pytest.raises(ValueError, match=r"`control` has no cells for \['B', 'C', 'D'\]"):
         perturbation.compare_discrimination(true, {}, {"A": true["A"]})
     with pytest.raises(ValueError, match=r"`true\['A'\]` has 3 cells"):

@@ -529,7 +529,7 @@ def test_cells_must_be_control_cells(trained):
 def test_names_of_cells_must_tell_them_apart(trained):
     cells = control_cells(trained, 3)
     cells.obs_names = ["a", "a", "b"]
-    with pytest.raises(ValueError, match="`adata.obs_names` has a name twice"):
+    with pytest.raises(ValueError, match="`adata` has names of cells that are not unique"):
         trained.predict_perturbation(cells, "KLF1", 1.0)
     # one cell may be asked twice
     new = trained.predict_perturbation(cells, "KLF1", 1.0, indices=[1, 2, 2], seed=0)
@@ -563,6 +563,15 @@ def test_the_record_says_what_was_done(trained):
     assert (record("delta")["sampler"], record("delta")["steps"]) == ("euler", 1)
     assert record("inversion")["steps"] == 50
     assert "sampler" not in record("arithmetic")
+
+
+def test_settings_of_a_stage_that_is_not_there_are_refused_at_once(adata):
+    SCLDM.setup_anndata(adata := adata.copy(), layer="counts")
+    model = SCLDM(adata, n_latent=2, n_hidden=8, width=16, depth=1)
+    for stage in ("perturbation", "trajectory", "spatial"):
+        with pytest.raises(ValueError, match=" registered"):
+            model.train(1, **{f"{stage}_kwargs": {"max_steps": 1}})
+    assert not model.autoencoder_trained_
 
 
 def test_there_must_be_something_to_learn_from(adata, setup):

@@ -74,15 +74,24 @@ def test_numbers_match_exactly_or_the_nearest():
     [
         ({"time": 3.5}, "`time` has 3.5, outside of what training cells have, 0 to 3"),
         ({"time": [1, -1]}, "`time` has -1"),
-        ({"perturbation": "KLF1", "dose": 100}, "`dose` has 100, .* 0 to 10"),
-        ({"spatial": (5.0, 4.0)}, "`spatial` has 4, .* 0 to 0"),
+        (
+            {"perturbation": "KLF1", "dose": 10},
+            "`dose` has 10 of 'KLF1', .* training cells have, 1",
+        ),
+        ({"perturbation": "KLF1+CEBPA", "dose": 100}, "`dose` has 100 of 'KLF1', .*, 1"),
+        ({"spatial": (5.0, 4.0)}, "`spatial` has 4 along axis 1, .* 0 to 0"),
+        ({"spatial": (-50.0, 400.0)}, "`spatial` has 400 along axis 1"),
     ],
 )
 def test_numbers_that_no_cell_comes_near_are_warned_of(given, words, recwarn):
     _complete(2, time=3.0000001, dose=10, perturbation="CEBPA", spatial=(99.0, 0.0))
-    assert not recwarn
-    with pytest.warns(UserWarning, match=words):
+    # a tissue has no sharp edge, and what doses below the lowest do is known
+    _complete(2, spatial=(-4.0, 0.0))
+    _complete(2, perturbation="CEBPA", dose=0.1)
+    assert not [w for w in recwarn if "guess" in str(w.message)]
+    with pytest.warns(UserWarning, match=words) as caught:
         _complete(2, **given)
+    assert len([w for w in caught if "guess" in str(w.message)]) == 1
 
 
 def test_a_place_takes_the_types_around_it():

@@ -92,7 +92,7 @@ def test_same_seed_same_table(trained):
         ({"target": ["gene_0"], "doses": []}, "`doses` is empty"),
         ({"target": ["gene_0"], "perturbations": ["MYC"], "doses": 1.0}, "'MYC'"),
         ({"target": ["gene_0"], "n_bootstrap": 0}, "`n_bootstrap=0`"),
-        ({"target": ["gene_0"], "max_cells": 1}, "`max_cells` leave 1 control cell"),
+        ({"target": ["gene_0"], "max_cells": 1}, "`max_cells` leave 1 control cells, and"),
     ],
 )
 def test_clear_errors(trained, asked, message):
@@ -100,6 +100,17 @@ def test_clear_errors(trained, asked, message):
         trained.screen(**(SETTINGS | asked))
 
 
-def test_a_distance_needs_two_cells_of_the_target(trained):
-    with pytest.raises(ValueError, match="`target` has 1 cell"):
-        trained.screen(doses=1.0, target=cells_of(trained, "KLF1")[:1].copy(), **SETTINGS)
+def test_intervals_need_several_cells(trained):
+    with pytest.raises(ValueError, match="`target` has 4 cells, and intervals need 5"):
+        trained.screen(doses=1.0, target=cells_of(trained, "KLF1")[:4].copy(), **SETTINGS)
+    control = np.flatnonzero((trained.adata.obs["guide"] == "control").to_numpy())
+    with pytest.raises(ValueError, match="leave 4 control cells"):
+        trained.screen(
+            indices=[*control[:4], control[0]], doses=1.0, target=["gene_0"], **SETTINGS
+        )
+
+
+def test_doses_that_none_has_are_warned_of_once(trained):
+    with pytest.warns(UserWarning, match="`dose` has 100 of") as caught:
+        trained.screen(doses=[1.0, 100.0], target=["gene_0"], **SETTINGS)
+    assert len([w for w in caught if "`dose`" in str(w.message)]) == 1

@@ -224,6 +224,18 @@ def test_beyond_the_last_time_cells_stay_and_a_warning_says_so(model):
         assert model.predict_trajectory(last, 7, seed=0).n_obs == 3
 
 
+def test_times_that_no_cell_has_are_guesses_without_a_path(model):
+    for when, words in ((99, "99, beyond the last"), (-1, "before the first .*, 0; .* a guess")):
+        cells = starting(model, 3)
+        if when < 0:
+            cells.obs["time"] = -2.0
+        with pytest.warns(UserWarning, match=words) as caught:
+            model.predict_trajectory(cells, when, method="marginal", seed=0)
+        assert len([w for w in caught if "guess" in str(w.message)]) == 1
+    with pytest.warns(UserWarning, match="`time` has 99, outside of what training cells have"):
+        model.counterfactual(starting(model, 3), time=99, seed=0)
+
+
 def test_time_points_that_end_early_are_the_end(model):
     """Also where cells are later: nothing was learned of them."""
     first = copy.deepcopy(model.trajectory_)

@@ -122,7 +122,7 @@ def mean_of_pairs(weights: Weights, values: NDArray[np.float64]) -> NDArray[np.f
         Symmetric, shape (n_cells, n_cells), with zeros on the diagonal.
     """
     total = ((weights @ values) * weights).sum(axis=1)
-    return total / (1 - (weights**2).sum(axis=1))
+    return ratio(total, 1 - (weights**2).sum(axis=1))
 
 
 def ratio(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -210,7 +210,7 @@ def _counts_of(reference: AnnData, layer: str | None) -> AnnData:
         raise ValueError(str(error).replace("`layer=`", "`reference_layer=`")) from None
     return AnnData(
         matrix.astype(np.float32),
-        obs=pd.DataFrame(index=[f"reference {name}" for name in reference.obs_names]),
+        obs=pd.DataFrame(index=[f"reference {i}" for i in range(reference.n_obs)]),
         var=pd.DataFrame(index=reference.var_names),
     )
 

@@ -52,8 +52,8 @@ def compared(
     """Return the groups of perturbed cells and of the control cells to compare each with.
 
     Control cells are of the same context. Where a context has less than five of them, its last
-    column is left out of the comparison, then the one before, and so on; where there are none of its
-    time, the time is left out, and the others are taken again. Cells of different types are never
+    column is left out of the comparison, then the one before, and so on; where there are less than five
+    of its time, the time is left out, and the others are taken again. Cells of different types are never
     compared. Doses that differ by rounding are one.
 
     Parameters

@@ -127,11 +127,6 @@ class PerturbingMixin(PerturbationTrainingMixin):
             )
         rule, n_steps = deterministic(sampler, steps, default=None)
         cells = self._control_cells(adata, indices, condition)
-        if not cells.adata.obs_names[np.unique(cells.rows)].is_unique:
-            raise ValueError(
-                "`adata.obs_names` has a name twice, and `source_cell` of the result would not say which "
-                "cell it is. Call `adata.obs_names_make_unique()` first."
-            )
         seed = resolved_seed(seed)
         asked = self._perturbed_request(cells, condition, perturbation, dose, seed)
         source = np.repeat(np.arange(len(cells.rows)), n_samples)
@@ -175,6 +170,11 @@ class PerturbingMixin(PerturbationTrainingMixin):
         self, adata: AnnData | None, indices: Sequence[int] | None, condition: PerturbationSet
     ) -> Cells:
         cells = selected(self, adata, indices)
+        if not cells.adata.obs_names[np.unique(cells.rows)].is_unique:
+            raise ValueError(
+                "`adata` has names of cells that are not unique, and results go by them. Call "
+                "`adata.obs_names_make_unique()` first."
+            )
         control = (cells.frame["perturbation"].astype(str) == condition.control).to_numpy()
         if adata is None and indices is None and control.any():
             return cells.at(np.flatnonzero(control))

@@ -35,8 +35,8 @@ def warn_of_observed(distance: np.ndarray) -> None:
         )
 
 
-def warn_of_outside(finder: Finder, asked: Places, nearest: np.ndarray) -> None:
-    """Warn of places outside the hull of the observed cells, far from any of them."""
+def warn_of_outside(finder: Finder, asked: Places, nearest: np.ndarray) -> np.ndarray:
+    """Warn of places outside the hull of the observed cells, far from any of them, and say which."""
     observed = finder.observed
     off = asked.coordinates - observed.coordinates[nearest]
     far = np.linalg.norm(off / finder.tissue.spacing, axis=1) > _FAR
@@ -56,10 +56,21 @@ def warn_of_outside(finder: Finder, asked: Places, nearest: np.ndarray) -> None:
             f"cell, where the spacing of cells is {finder.tissue.spacing[0]:.4g}. What is drawn there is a "
             "guess from afar."
         )
+    return far
 
 
-def warn_of_depth(finder: Finder, asked: Places) -> None:
-    """Warn of places in a stack that lie above or below all of its sections."""
+def warn_of_depth(finder: Finder, asked: Places, adjacent: bool) -> None:
+    """Warn of places in a stack that lie above or below all of its sections.
+
+    Parameters
+    ----------
+    finder
+        The observed cells.
+    asked
+        The places.
+    adjacent
+        Whether cells are drawn as in the sections around.
+    """
     if not finder.tissue.stacked:
         return
     observed, z = finder.observed, asked.coordinates[:, 2]
@@ -70,8 +81,11 @@ def warn_of_depth(finder: Finder, asked: Places) -> None:
         beyond[rows] = np.maximum(depths.min() - z[rows], z[rows] - depths.max())
     deep = beyond > _DEEP * finder.tissue.spacing[2]
     if deep.any():
+        drawn = (
+            "cells are drawn as in the outer section" if adjacent else "what is drawn is a guess"
+        )
         warn(
             f"{deep.sum()} of {len(deep)} `coordinates` lie above or below all observed sections, up to "
             f"{beyond.max():.4g} in the unit of the coordinates, where sections are {finder.tissue.spacing[2]:.4g} "
-            "apart. Nothing is known of what is there; cells are drawn as if the outer section went on."
+            f"apart. Nothing is known of what is there; {drawn}."
         )

@@ -16,16 +16,13 @@ import pandas as pd
 
 from scldm._warnings import warn
 
-from ._array_conditions import Coordinates
 from ._choices import positive
-from ._conditions import Condition, Number
+from ._conditions import Condition
 from ._fields import shortened
 from ._lenders import Lenders
-from ._perturbations import PerturbationSet
+from ._ranges import warn_beyond
 
 __all__ = ["Request", "changed", "complete", "concatenated", "put_in", "redrawn", "replaced"]
-
-_ROUNDING = 1e-6
 
 
 @dataclass
@@ -89,7 +86,6 @@ def complete(
         if value is not None
     }
     n = _number_of_cells(n_cells, owners, given, parsed)
-    _warn_beyond(owners, parsed, training)
     wanted = pd.DataFrame(index=pd.RangeIndex(n))
     for columns in parsed.values():
         rows = np.zeros(n, dtype=int) if len(columns) == 1 else np.arange(n)
@@ -98,6 +94,7 @@ def complete(
         wanted = condition.settle(wanted, training, rng)
     drawn = training.drop(columns=_left_free(owners, parsed))
     frame = _filled(conditions, wanted, drawn, rng).reindex(columns=list(training))
+    warn_beyond(conditions, parsed, frame, training)
     encoded = {}
     for condition in conditions:
         values = condition.encode(frame)
@@ -115,6 +112,8 @@ def changed(
     given: Mapping[str, Any],
     training: pd.DataFrame,
     rng: np.random.Generator,
+    *,
+    check_range: bool = True,
 ) -> Request:
     """Return the conditions of cells with some of them changed.
 
@@ -130,6 +129,8 @@ def changed(
         Frame of the training cells.
     rng
         Source of values that have to be set right.
+    check_range
+        Whether to warn of numbers beyond those of the training cells.
 
     Raises
     ------
@@ -141,9 +142,8 @@ def changed(
     if not given:
         raise ValueError(f"No condition is changed. Registered: {shortened(owners)}.")
     frame, parsed = put_in(conditions, own, given)
-    # of times and places callers say more
-    others = {a: columns for a, columns in parsed.items() if a not in ("time", "spatial")}
-    _warn_beyond(owners, others, training)
+    if check_range:
+        warn_beyond(conditions, parsed, frame, training)
     frame[_left_free(owners, parsed)] = np.nan
     for condition in conditions:
         frame = condition.settle(frame, training, rng)
@@ -236,27 +236,6 @@ def put_in(
         for name in columns:
             frame[name] = columns[name].iloc[rows].array
     return frame, parsed
-
-
-def _warn_beyond(
-    owners: Mapping[str, Condition], parsed: Mapping[str, pd.DataFrame], training: pd.DataFrame
-) -> None:
-    """Warn of numbers that lie outside of those that training cells have."""
-    for argument, columns in parsed.items():
-        if not isinstance(owners[argument], Number | Coordinates | PerturbationSet):
-            continue
-        for name in columns.columns.intersection(training.columns):
-            # several doses are one text
-            asked, known = (pd.to_numeric(x[name], errors="coerce") for x in (columns, training))
-            low, high = known.min(), known.max()
-            slack = _ROUNDING * max(abs(low), abs(high))
-            beyond = asked[(asked < low - slack) | (asked > high + slack)]
-            if len(beyond):
-                warn(
-                    f"`{argument}` has {beyond.iloc[0]:.6g}, outside of what training cells have, {low:.6g} to "
-                    f"{high:.6g}. What is made there is a guess."
-                )
-                break
 
 
 def _left_free(owners: Mapping[str, Condition], parsed: Mapping[str, pd.DataFrame]) -> list[str]:

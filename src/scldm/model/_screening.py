@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
@@ -20,11 +21,13 @@ from ._choices import positive
 from ._conditions import one_dimensional
 from ._fields import shortened
 from ._perturbation_methods import PerturbationMethod
+from ._perturbations import PerturbationSet
+from ._ranges import BEYOND, warn_of_doses
 
 __all__ = ["ScreeningMixin"]
 
 _TARGET_SUM = 1e4
-_FEWEST = 2
+_FEWEST = 5
 
 
 class ScreeningMixin:
@@ -80,10 +83,15 @@ class ScreeningMixin:
         Raises
         ------
         ValueError
-            If a perturbation, a dose or the target is not allowed, or there is one control cell, or one
-            cell of the target.
+            If a perturbation, a dose or the target is not allowed, or there are less than five control
+            cells, or cells of the target.
         RuntimeError
             If the model is not trained.
+
+        Warns
+        -----
+        UserWarning
+            If a dose lies above those that training cells of the perturbation have.
         """
         condition = self._perturbation_condition()
         self._require("perturbation")
@@ -92,21 +100,27 @@ class ScreeningMixin:
         rng = np.random.default_rng(seed)
         cells = self._control_cells(adata, indices, condition)
         few = np.sort(rng.permutation(len(cells.rows))[: positive("max_cells", max_cells)])
-        if len(few) < _FEWEST:
+        cells = cells.at(few)
+        if (n_cells := len(np.unique(cells.rows))) < _FEWEST:
             raise ValueError(
-                f"`adata`, `indices` and `max_cells` leave {len(few)} control cell, and intervals need "
+                f"`adata`, `indices` and `max_cells` leave {n_cells} control cells, and intervals need "
                 f"{_FEWEST} or more."
             )
-        cells = cells.at(few)
         aim = self._target(target, max_cells, rng)
         tried = self._tried(perturbations, doses)
         settings = {"indices": cells.rows, "n_samples": n_samples, "seed": seed}
         before = self.predict_perturbation(
             cells.adata, condition.control, **settings, method="arithmetic"
         )
+        self._warn_of_tried(condition, tried)
         rows = []
         for label, dose in track(tried, "Screening", disable=not show_progress):
-            made = self.predict_perturbation(cells.adata, label, dose, **settings, method=method)
+            with warnings.catch_warnings():
+                # said of all of them before
+                warnings.filterwarnings("ignore", message=f".*{BEYOND}")
+                made = self.predict_perturbation(
+                    cells.adata, label, dose, **settings, method=method
+                )
             statistic = aim.statistic(made, before, n_samples)
             score = bootstrap(statistic, len(few), aim.n_cells, n_bootstrap, seed)
             low, high = score.interval()
@@ -146,6 +160,13 @@ class ScreeningMixin:
                 condition.doses_of(str(label), dose)
         return tried
 
+    def _warn_of_tried(
+        self, condition: PerturbationSet, tried: Sequence[tuple[str, float | str | None]]
+    ) -> None:
+        given = [pair for pair in tried if pair[1] is not None]
+        asked = pd.DataFrame(given, columns=["perturbation", "dose"])
+        warn_of_doses(condition, asked, self.training_frame_)
+
     def _target(
         self,
         target: AnnData | Sequence[str] | Mapping[str, float],
@@ -156,7 +177,9 @@ class ScreeningMixin:
             cells = selected(self, target, None)
             cells = cells.at(np.sort(rng.permutation(len(cells.rows))[:max_cells]))
             if len(cells.rows) < _FEWEST:
-                raise ValueError(f"`target` has 1 cell, and distances need {_FEWEST} or more.")
+                raise ValueError(
+                    f"`target` has {len(cells.rows)} cells, and intervals need {_FEWEST} or more."
+                )
             known = encoded(self, cells)
             # drawn from their posteriors, as predicted cells are
             noise = rng.standard_normal(known.mean.shape)

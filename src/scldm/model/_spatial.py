@@ -20,6 +20,7 @@ from ._generation import from_array
 from ._order import checked_sampler, joint_scale
 from ._place_warnings import warn_of_depth, warn_of_observed, warn_of_outside, warn_of_twins
 from ._provenance import provenance, recorded
+from ._ranges import warn_beyond
 from ._request import Request, changed, concatenated
 from ._spatial_methods import SPATIAL_METHODS, SpatialJob, SpatialMethod
 from ._spatial_output import means_of
@@ -224,10 +225,12 @@ class SpatialMixin(SpatialTrainingMixin):
         if (nearest < 0).any():
             raise ValueError(f"No observed cell is of the `{name}` that is asked for.")
         warn_of_observed(distance)
-        warn_of_outside(finder, places, nearest)
-        warn_of_depth(finder, places)
+        outside = warn_of_outside(finder, places, nearest)
+        warn_of_depth(finder, places.at(np.flatnonzero(~outside)), adjacent)
         seats, upper = finder.beside(places) if adjacent else ([places], None)
         requests = [self._conditions_at(at, cells, finder, conditions, seed) for at in seats]
+        given = [name for name, value in conditions.items() if value is not None]
+        warn_beyond(self.conditions, given, requests[0].frame, self.training_frame_)
         joined = Places(*(np.concatenate(parts) for parts in zip(*seats, strict=True)))
         return _Asked(places, joined, upper, concatenated(requests), cells, finder)
 
@@ -251,6 +254,7 @@ class SpatialMixin(SpatialTrainingMixin):
             given | {self._spatial_condition().name: places.coordinates},
             self.training_frame_,
             np.random.default_rng((seed, Stream.REQUEST)),
+            check_range=False,
         )
         for other in self.conditions:
             # a vector of the nearest cell, such as its latent, is not the new cell's

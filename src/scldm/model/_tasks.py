@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from ._blocks import BLOCK_SIZE, Stream, blocks, generator
 from ._cells import kept_randomness
 from ._fields import shortened
 from ._modalities import FEATURES, Joined
+from ._ranges import warn_beyond
 from ._request import put_in
 
 __all__ = ["Task", "TasksMixin", "dense", "direction"]
@@ -158,6 +159,7 @@ class TasksMixin:
                 left_open.add(owners[argument].name)
         changes = {name: value for name, value in given.items() if value is not None}
         frame, parsed = put_in(self.conditions, frame, changes)
+        warn_beyond(self.conditions, parsed, frame, self.training_frame_)
         for argument, values in parsed.items():
             described[argument] = owners[argument].describe(values)
         encoded = {}
@@ -248,15 +250,16 @@ class TasksMixin:
         latents_of: Callable[[int, np.ndarray], tuple[Tensor, Tensor]],
         modalities: list[str],
         n_samples: int,
+        spread_of: Collection[str] = (),
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Return expected counts by modality, means over the samples that follow one another.
 
-        And their standard deviations: of counting, and of what the samples differ in.
+        And of some the standard deviations: of counting, and of what the samples differ in.
         """
         n = len(frame) // n_samples
         means, squares = (
-            {m: np.zeros((n, len(self.features(m))), np.float32) for m in modalities}
-            for _ in range(2)
+            {m: np.zeros((n, len(self.features(m))), np.float32) for m in some}
+            for some in (modalities, spread_of)
         )
         inputs = self._decoder_inputs(frame)
         for block, rows, padded in blocks(len(frame)):
@@ -265,11 +268,12 @@ class TasksMixin:
             at = np.arange(rows.start, rows.stop) // n_samples
             for name in modalities:
                 dist = self._distribution_of(name, z, log_sizes, own)
-                mean, variance = (x[: len(at)].cpu().numpy() for x in (dist.mean, dist.variance))
+                mean = dist.mean[: len(at)].cpu().numpy()
                 np.add.at(means[name], at, mean / n_samples)
-                np.add.at(squares[name], at, (variance + mean**2) / n_samples)
-        spreads = {m: np.sqrt(np.maximum(squares[m] - means[m] ** 2, 0)) for m in modalities}
-        return means, spreads
+                if name in squares:
+                    variance = dist.variance[: len(at)].cpu().numpy()
+                    np.add.at(squares[name], at, (variance + mean**2) / n_samples)
+        return means, {m: np.sqrt(np.maximum(x - means[m] ** 2, 0)) for m, x in squares.items()}
 
 
 def _warn_of_missing(modality: str, missing: list[str], n_features: int) -> None:

@@ -138,6 +138,14 @@ class TrainingMixin(LoadingMixin):
             "trajectory": options("trajectory_kwargs", trajectory_kwargs),
             "spatial": options("spatial_kwargs", spatial_kwargs),
         }
+        for asked, registered in (
+            (perturbation_kwargs, self._perturbation_condition),
+            (trajectory_kwargs, self._time_condition),
+            (spatial_kwargs, self._spatial_condition),
+        ):
+            # before hours of training
+            if asked is not None:
+                registered()
         run = self._run_of(
             {**first, "max_steps": max_steps, **shared, **own}, checkpoint_dir, checkpoint_interval
         )

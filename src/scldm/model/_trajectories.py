@@ -96,7 +96,8 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
         Warns
         -----
         UserWarning
-            If times lie beyond those of the training cells, where cells stay as they were last.
+            If times lie beyond those of the training cells, where cells stay as they were last, or are guessed
+            by ``"marginal"``.
         """
         way = method
         if not isinstance(way, TrajectoryMethod):
@@ -118,10 +119,9 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
         seed = resolved_seed(seed)
         job = self._trajectory_job(cells, when, n_samples, seed, rule, n_steps)
         job.growth = self._growth()
+        self._warn_beyond(when, way)
         if way.stage == "diffusion":
             self._draw_types(job)
-        else:
-            _warn_beyond(job)
         paths = way.paths(job)
         weight = job.log_weight - job.log_weight.max(initial=0)
         weight = np.exp(weight) / np.exp(weight).mean(axis=0)
@@ -189,6 +189,7 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
             {condition.name: np.tile(when, len(source))},
             self.training_frame_,
             rng,
+            check_range=False,
         )
         given = self._with_nulls(kept, latents.conditions)
         clock = float(state["clock"])
@@ -300,14 +301,18 @@ class TrajectoryMixin(TrajectoryTrainingMixin):
         line = self._timeline()
         return cells.at(np.flatnonzero(line.of(cells.frame[condition.name].to_numpy(float)) == 0))
 
-
-def _warn_beyond(job: TrajectoryJob) -> None:
-    last = job.line.knots[-1]
-    if job.times.max() > last:
-        warn(
-            f"`times` has {job.times.max():g}, beyond the last time point of the training cells, "
-            f"{last:g}; cells stay as they were last."
-        )
+    def _warn_beyond(self, when: np.ndarray, way: TrajectoryMethod) -> None:
+        known = self.training_frame_[self._time_condition().name].to_numpy(float)
+        stays = way.stage == "trajectory"
+        first, last = known.min(), self._timeline().knots[-1] if stays else known.max()
+        then = "cells stay as they were last" if stays else "what is made there is a guess"
+        if when.max() > last:
+            odd, side, end = when.max(), "beyond the last", last
+        elif when.min() < first and not stays:
+            odd, side, end = when.min(), "before the first", first
+        else:
+            return
+        warn(f"`times` has {odd:g}, {side} time point of the training cells, {end:g}; {then}.")
 
 
 def _checked_times(times: float | Sequence[float] | None, condition: Number) -> np.ndarray:

@@ -74,8 +74,9 @@ class TrajectoryTrainingMixin:
         within
             Registered conditions, such as ``"perturbation"`` or ``"batch"``, that cells keep: only
             cells that agree in them are coupled. ``"auto"`` takes the perturbation, the batch and
-            categorical covariates, in this order, as far as each of their combinations has five cells
-            at every time point; ``[]`` takes none.
+            categorical covariates, in this order, as far as each of their combinations (of perturbations, with
+            the dose) has five cells at every time point; ``[]`` takes none. How combinations grow against
+            each other only ``growth_key`` can say, as their samples were taken apart.
         growth_key
             Column of ``adata.obs`` with growth rates, births less deaths per unit of time.
         time_points
@@ -167,7 +168,9 @@ class TrajectoryTrainingMixin:
         """Return how fast training cells multiply, births less deaths per unit of time.
 
         As they were estimated by unbalanced transport or given by ``growth_key``, relative to the
-        mean over cells of the same time: how large a population is, a sample does not say.
+        mean over cells of the same time: how large a population is, a sample does not say. Estimates are
+        relative to the mean of the cells that also agree in what is coupled ``within``, such as the
+        perturbation: they tell which cells of a treatment grow, and not whether the treatment kills.
 
         Returns
         -------
@@ -274,8 +277,9 @@ class TrajectoryTrainingMixin:
             if (table >= _FEWEST_KEPT).all():
                 kept.append(known[name])
             elif name == "perturbation" and len(table) > 1:
+                dosed = " with each of its doses" if "dose" in frame else ""
                 warn(
-                    "Not every `perturbation` has five cells at every time point, so the ways of cells do not "
+                    f"Not every `perturbation`{dosed} has five cells at every time point, so the ways of cells do not "
                     "depend on it, and predicted cells keep the label that they come with. `within` says what "
                     "cells keep."
                 )

@@ -108,7 +108,7 @@ class TranslationMixin(TasksMixin):
         frame, latents_of = self._sampling(task, rows, seed, rule, n_steps, guidance_scale)
         spreads: dict[str, np.ndarray] = {}
         if return_mean:
-            counts, spreads = self._means_of(frame, latents_of, targets, n_samples)
+            counts, spreads = self._means_of(frame, latents_of, targets, n_samples, targets)
             rows, frame = np.arange(n_cells), task.frame
         else:
             counts, _ = self._counts_of(

@@ -82,13 +82,13 @@ def compare_discrimination(
     """How well several methods tell perturbations apart, beside no change and the ceiling.
 
     As in :func:`compare`, the true cells of each perturbation are cut into halves, every method is ranked
-    among either half, and the ceiling is what the other half has. One mean for all perturbations ranks as
-    no change does: at 0.5, where all of them are predicted.
+    among either half, and the ceiling is what the other half has. Which perturbations are predicted
+    matters, as some are easier than others: it has to be the same for all methods.
 
     Parameters
     ----------
     true
-        True cells by perturbation, at least four of each.
+        True cells by perturbation, at least four of each; also of perturbations that are not predicted.
     predicted
         Predicted cells by method and perturbation.
     control
@@ -104,11 +104,14 @@ def compare_discrimination(
     Raises
     ------
     ValueError
-        If a perturbation has too few true cells or lacks control cells, a method has the name of
-        another row, or as :func:`discrimination` does.
+        If a perturbation has too few true cells or lacks control cells, methods predict different
+        perturbations, a method has the name of another row, or as :func:`discrimination` does.
+    TypeError
+        If predicted cells are not given by method and perturbation.
     """
     if reserved := sorted({"no change", "ceiling"} & set(predicted)):
         raise ValueError(f"`predicted` has {reserved}, which are rows of the table. Rename them.")
+    names = _asked(true, predicted)
     rng = np.random.default_rng(seed)
     halves: list[dict[str, ArrayLike]] = [{}, {}]
     for name, cells in true.items():
@@ -117,14 +120,35 @@ def compare_discrimination(
             raise ValueError(f"`true[{name!r}]` has {len(known)} cells, and two halves need four.")
         for side, rows in zip(halves, np.array_split(rng.permutation(len(known)), 2), strict=True):
             side[name] = known[rows]
-    by_name = control if isinstance(control, Mapping) else dict.fromkeys(true, control)
-    if lacking := sorted(set(true) - set(by_name)):
+    by_name = control if isinstance(control, Mapping) else dict.fromkeys(names, control)
+    if lacking := sorted(set(names) - set(by_name)):
         raise ValueError(f"`control` has no cells for {lacking}.")
-    sources = {"no change": {name: by_name[name] for name in true}, **predicted}
+    sources = {"no change": {name: by_name[name] for name in names}, **predicted}
     found = {
         method: [discrimination(side, cells) for side in halves]
         for method, cells in sources.items()
     }
-    found["ceiling"] = [discrimination(*halves), discrimination(*halves[::-1])]
+    found["ceiling"] = [
+        discrimination(side, {name: other[name] for name in names})
+        for side, other in (halves, halves[::-1])
+    ]
     means = {method: np.mean(both, axis=0) for method, both in found.items()}
     return pd.DataFrame(means, index=Discrimination._fields).T
+
+
+def _asked(
+    true: Mapping[str, ArrayLike], predicted: Mapping[str, Mapping[str, ArrayLike]]
+) -> list[str]:
+    """Return the perturbations that all methods predict, all where there is no method."""
+    first: set[str] | None = None
+    for method, cells in predicted.items():
+        if not isinstance(cells, Mapping):
+            raise TypeError(
+                f"`predicted[{method!r}]` is a {type(cells).__name__}, but must have cells by perturbation."
+            )
+        first = set(cells) if first is None else first
+        if odd := sorted(first ^ set(cells)):
+            raise ValueError(
+                f"`predicted` has {odd} of some methods only; all must predict the same."
+            )
+    return [name for name in true if first is None or name in first]
