@@ -138,14 +138,13 @@ class TrainingMixin(LoadingMixin):
             "trajectory": options("trajectory_kwargs", trajectory_kwargs),
             "spatial": options("spatial_kwargs", spatial_kwargs),
         }
-        for asked, registered in (
-            (perturbation_kwargs, self._perturbation_condition),
-            (trajectory_kwargs, self._time_condition),
-            (spatial_kwargs, self._spatial_condition),
-        ):
-            # before hours of training
-            if asked is not None:
-                registered()
+        # before hours of training
+        if perturbation_kwargs is not None:
+            self._perturbation_condition()
+        if trajectory_kwargs is not None:
+            self._time_condition()
+        if spatial_kwargs is not None:
+            self._spatial_condition()
         run = self._run_of(
             {**first, "max_steps": max_steps, **shared, **own}, checkpoint_dir, checkpoint_interval
         )
